@@ -10,7 +10,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,7 @@ import msgspec
 
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.trust import Owners, Untrusted, for_the_group, hand_over, read_trusted, trusted_directory
+from mailer.ground import durable
 from mailer.mail.reply import printable
 
 MAX_NAME = 255
@@ -116,20 +117,12 @@ def _write(name: str, users: dict[str, User], directory: int, group: int | None)
     A new file is readable by its owner only or, in a directory that root shares with a group, by that group.
     """
     data = msgspec.json.format(msgspec.json.encode(_File(tuple(users.values()))), indent=2) + b"\n"
-    fresh = f".{name}.{os.getpid()}"
-    fd = os.open(fresh, _NEW, 0o600, dir_fd=directory)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            _take_over(name, fd, directory)
-            _share(fd, group)
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(fresh, dir_fd=directory)
-        raise
+
+    def prepare(fd: int) -> None:
+        _take_over(name, fd, directory)
+        _share(fd, group)
+
+    durable.replace(name, data, directory, 0o600, prepare)
 
 
 def _share(fd: int, group: int | None) -> None:

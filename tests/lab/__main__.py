@@ -20,7 +20,14 @@ from seeded_defects.catalogue import DEFECTS
 from lab.explore import Counts, Failure, explore, shortest
 from lab.results import DEFECTS_FILE, PAGE, TOTALS, VERSION, commit, page
 
-_SEEN = ("spool/", "mail/budget.py", "send/record.py", "send/worker.py", "send/journals.py")
+_SEEN = (
+    "spool/",
+    "ground/durable.py",
+    "mail/budget.py",
+    "send/record.py",
+    "send/worker.py",
+    "send/journals.py",
+)
 """Where the defects are that a simulated disk could show."""
 
 

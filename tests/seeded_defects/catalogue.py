@@ -115,8 +115,8 @@ DEFECTS = (
     Defect(
         "state-not-synced",
         "a power cut leaves an empty file in state/",
-        "spool/state/small_files.py",
-        "                os.fsync(fd)\n",
+        "ground/durable.py",
+        "            os.fsync(fd)\n",
         "",
         ("spool/test_spool_durable.py", "spool/test_clock_guard.py"),
     ),

@@ -10,13 +10,13 @@ from pathlib import Path
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.init.answers import Answers
 from mailer.config.trust import trusted_directory
+from mailer.ground import durable
 
 _GROUP = "mailer"
 """The services' group, which systemd/mailer.sysusers.conf creates."""
 _SYSTEM_SPOOL = "/var/spool/mailer"
 _IMPLICIT_TLS = 465
 _MONITOR = 8025
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def document(answers: Answers, target: Path) -> dict[str, object]:
@@ -65,12 +65,7 @@ def write(target: Path, made: dict[str, object]) -> None:
     try:
         _make_directory(target.parent, group)
         with trusted_directory(target.parent) as directory:
-            fd = os.open(target.name, _NEW, 0o600, dir_fd=directory)
-        with os.fdopen(fd, "w") as file:
-            _share(fd, group, 0o640)
-            file.write(text)
-            file.flush()
-            os.fsync(fd)
+            durable.create(target.name, text.encode(), directory, 0o600, lambda fd: _share(fd, group, 0o640))
     except OSError as error:
         raise Failure(Exit.CANNOT_CREATE, f"{target} cannot be written: {error.strerror}") from error
 

@@ -22,6 +22,7 @@ from mailer.config.trust import (
     read_trusted,
     trusted_directory,
 )
+from mailer.ground import durable
 
 if TYPE_CHECKING:
     from mailer.send.dkim.keys import PrivateKey
@@ -185,21 +186,15 @@ def _check_new(made: int, name: str) -> None:
 
 def _write(path: Path, data: bytes, mode: int, directory: int, owner: os.stat_result) -> None:
     """Create a file in its directory, write it, and hand it over to its owner."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+    def prepare(fd: int) -> None:
+        os.fchmod(fd, mode)  # whatever the umask
+        hand_over(fd, owner)
+
     try:
-        fd = os.open(path.name, flags, mode, dir_fd=directory)
+        durable.create(path.name, data, directory, mode, prepare)
     except FileExistsError as error:
         raise FileExistsError(error.errno, error.strerror, str(path)) from None
-    try:
-        with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, mode)
-            hand_over(fd, owner)
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-    except BaseException:
-        os.unlink(path.name, dir_fd=directory)
-        raise
 
 
 def _stamp(state: os.stat_result) -> _Stamp:

@@ -8,10 +8,10 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 
+from mailer.ground import durable
 from mailer.spool.layout import FILE_MODE, STATE, Spool
 
 _LONGEST = 16 * 2**20
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -53,7 +53,7 @@ def read_last(spool: Spool, name: str, whole: Callable[[bytes], bool] = bool) ->
         return found
     with spool.directory(STATE) as directory:
         written: list[tuple[float, bytes]] = []
-        for each in _unrenamed(directory, name):
+        for each in durable.unrenamed(name, directory):
             # It was renamed, or removed together with its program; or it is not one of our files.
             with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 fd = os.open(each, _OLD, dir_fd=directory)
@@ -68,7 +68,7 @@ def remove(spool: Spool, name: str) -> bool:
     The removal is durable once `state/` is synced.
     """
     with spool.directory(STATE) as directory:
-        for each in _unrenamed(directory, name):
+        for each in durable.unrenamed(name, directory):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(each, dir_fd=directory)
         try:
@@ -76,11 +76,6 @@ def remove(spool: Spool, name: str) -> bool:
         except FileNotFoundError:
             return False
     return True
-
-
-def _unrenamed(directory: int, name: str) -> list[str]:
-    with os.scandir(directory) as entries:
-        return [entry.name for entry in entries if entry.name.startswith(f".{name}.")]
 
 
 def replace(spool: Spool, name: str, data: bytes) -> None:
@@ -92,21 +87,7 @@ def replace(spool: Spool, name: str, data: bytes) -> None:
         OSError: it cannot be written; the old file stays.
     """
     with spool.directory(STATE) as directory:
-        temporary = f".{name}.{os.getpid()}"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=directory)  # Left by a killed program that had our process id.
-        fd = os.open(temporary, _NEW, FILE_MODE, dir_fd=directory)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                # Otherwise a power cut may leave an empty file under the name.
-                os.fsync(fd)
-            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary, dir_fd=directory)
-            raise
+        durable.replace(name, data, directory, FILE_MODE)
 
 
 @contextlib.contextmanager
