@@ -463,7 +463,7 @@ INCIDENTS = (
     Incident(
         "last reply lost, held",
         reply_lost_and_held,
-        ("delivered or not, nobody knows",),
+        ("it may or may not have been delivered",),
         ("Ask Acme whether they have it",),
     ),
     Incident("redirected", redirected_to_the_developer, ("redirectAllTo",), ("remove that key",)),

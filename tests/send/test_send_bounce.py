@@ -329,7 +329,7 @@ def test_what_expires_is_told_with_the_code_for_it_and_what_stood_in_the_way(rel
 
 
 def test_what_expires_in_doubt_is_said_to_have_perhaps_been_delivered(relay: Relay) -> None:
-    """One server took it whole and lost the reply; when it is given up, nobody knows, and we say so."""
+    """One server took it whole and lost the reply; when it is given up, we say that this is not known."""
     with Server({"dot": DROP}) as doubtful:
         sending(relay, doubtful, retry={"schedule": ["1m"], "maxAge": "1h"})
         message = queue(relay.spool, [BOB])

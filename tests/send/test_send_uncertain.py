@@ -1,4 +1,4 @@
-"""When the final reply is lost nobody knows whether the mail was delivered; the journal says just that."""
+"""When the final reply is lost it is not known whether the mail was delivered; the journal says just that."""
 
 import json
 import threading

@@ -150,7 +150,7 @@ def _sentences(about: Subject) -> dict[tuple[Action, bool], str]:
         (
             Action.FAILED,
             True,
-        ): "Nobody knows whether it was delivered to these recipients. It will not be tried "
+        ): "It is not known whether it was delivered to these recipients. It will not be tried "
         "again for them; ask them before you send it again:",
         (
             Action.DELAYED,
@@ -160,7 +160,7 @@ def _sentences(about: Subject) -> dict[tuple[Action, bool], str]:
         (
             Action.DELAYED,
             True,
-        ): "Nobody knows yet whether it was delivered to these recipients. There is nothing "
+        ): "It is not known yet whether it was delivered to these recipients. There is nothing "
         f"that you need to do: it will be tried again until {until}, and may then arrive twice.",
         (
             Action.RELAYED,

@@ -83,7 +83,7 @@ def unreachable(hop: str) -> Way:
 def lost_reply(hop: str, *, again: bool) -> str:
     """Return why uncertain mail is held; `again` if a second hand-over was uncertain too."""
     then = ", and a second hand-over there did not settle it" if again else ""
-    return f"the final reply of {hop} was lost{then}: delivered or not, nobody knows"
+    return f"the final reply of {hop} was lost{then}: it may or may not have been delivered"
 
 
 def keeps_mail(config: Config) -> bool:
