@@ -25,7 +25,7 @@ from mailer.spool.state import pause as flag
 @json_option
 @config_option
 def pause(*, reason: str, as_json: bool) -> None:
-    """Send nothing until `mailer resume`: runners claim no message; what is in flight is finished.
+    """Send nothing until `mailer resume`: runners claim no message; deliveries in flight are finished.
 
     Mail is still accepted. `mailer spool ls`, `stats` and /health report the pause.
     JSON is one object: paused, changed (false if sending was paused already).

@@ -22,7 +22,7 @@ from mailer.cli.options import config_option, examples, log_format_option, paren
 @config_option
 @parent_option
 def serve(port: int | None, parent: int | None) -> Exit:
-    """Receive mail into the spool until SIGTERM or Ctrl-C, which let what is in flight finish.
+    """Receive mail into the spool until SIGTERM or Ctrl-C, which let messages in flight finish.
 
     It listens for SMTP at smtpPort, at each of listeners and at submitSocket, and for HTTP, with
     submitHttp.enabled: POST /v1/messages with a token of mailer user.

@@ -157,7 +157,7 @@ def _report_end(child: _Child) -> int:
 
 
 def _end(children: Sequence[_Child], patience: float) -> None:
-    """Let the children finish what is in flight; kill them after `patience` seconds or at a second signal."""
+    """Let the children finish messages in flight; kill them after `patience` seconds or a second signal."""
     for child in children:
         child.terminate()
     deadline = time.monotonic() + patience

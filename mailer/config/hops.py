@@ -171,7 +171,7 @@ class Sending(Group, frozen=True, kw_only=True):
     rate_per_hop: Limit = 0
     """Transactions per minute that one runner begins at one next hop; 0: no limit."""
     shutdown_grace: Seconds = Seconds(30)
-    """How long a runner or receiver may take to finish what is in flight when it is stopped."""
+    """How long a runner or receiver may take to finish messages in flight when it is stopped."""
 
 
 def by_name(providers: tuple[Provider, ...]) -> dict[str, Provider]:
