@@ -222,7 +222,8 @@ def _held(reading: Reading, _: Config) -> Check:
         return Check(Status.OK, "no message is held")
     return Check(
         Status.DEGRADED,
-        f"{_messages_are(count)} held until somebody releases it: mailer spool ls --state hold says why",
+        f"{_messages_are(count)} held: mailer spool ls --state hold says why, "
+        "mailer spool release ID releases one",
     )
 
 

@@ -306,7 +306,7 @@ def test_what_is_unreadable_needs_a_look_and_what_is_held_is_named(relay: Relay,
     with relay.monitor():
         held = ask(relay.http_port, "/health").json
         assert (held["status"], held["checks"]["held"]["status"]) == ("degraded", "degraded")
-        assert held["checks"]["held"]["message"].startswith("1 message is held until somebody releases it")
+        assert held["checks"]["held"]["message"].startswith("1 message is held: mailer spool ls --state hold")
         assert "Needs a look</strong>: 1 held;" in ask(relay.http_port, "/").body.decode()
         assert "\n1 held;" in relay.mailer("top", "--once").stdout
         states.damage(states.new())
