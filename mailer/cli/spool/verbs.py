@@ -222,7 +222,9 @@ def _end_pauses(context: CommandContext) -> None:
     try:
         provider_state.end_pauses(context.spool, datetime.now(UTC))
     except OSError as error:
-        context.log.warning("the providers' state cannot be written", error=error.strerror)
+        context.log.warning(
+            "state/providers.json cannot be written; paused providers stay paused", error=error.strerror
+        )
 
 
 def _chosen(context: CommandContext, wanted: Filter, places: tuple[Place, ...]) -> Iterator[Spot]:

@@ -74,7 +74,9 @@ class Providers:
             # Keep the change in memory; on a full disk nothing is sent anyway.
             self._states[account] = how(before)
             if not self._unwritten:
-                self._log.warning("the providers' state cannot be written", error=error.strerror)
+                self._log.warning(
+                    "state/providers.json cannot be written; mail is sent anyway", error=error.strerror
+                )
                 self._stamp = provider_state.stamp(self._spool)
             self._unwritten = True
         after = self.state(account)
