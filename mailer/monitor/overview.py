@@ -16,7 +16,7 @@ from mailer.spool.view.obstacles import Obstacle, next_attempt
 
 MEANINGS = {
     Place.NEW: "ready to be sent",
-    Place.CUR: "in a runner's hands",
+    Place.CUR: "claimed by a runner",
     Place.RETRY: "will be tried again",
     Place.HOLD: "kept back until it is released",
     Place.FAILED: "given up, and yours to decide",

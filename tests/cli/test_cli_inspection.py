@@ -75,8 +75,8 @@ def test_a_claimed_message_is_in_a_runners_hands_while_that_lives(relay: Relay, 
     message = queue.new()
     with queue.in_hand(message):
         assert ls(relay)[0]["state"] == "cur"
-        assert "in a runner's hands" in line_of(relay, message)
-        assert "In a runner's hands" in why(relay, message)
+        assert "claimed by a runner" in line_of(relay, message)
+        assert "Claimed by a runner" in why(relay, message)
 
 
 def test_a_dead_runners_message_is_said_to_be_taken_over(relay: Relay, queue: Queue) -> None:

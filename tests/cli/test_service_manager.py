@@ -201,7 +201,7 @@ def test_the_queue_is_counted_as_far_as_that_is_cheap(tmp_path: Path) -> None:
         (bucket / "one").touch()
         for number in range(11):
             (spool.path / "new" / f"{number}").touch()
-        assert queue_in_words(spool, most=10) == "over 10 ready, 0 in hand, 1 to be tried again"
+        assert queue_in_words(spool, most=10) == "over 10 ready, 0 active, 1 to be tried again"
 
 
 def from_another(address: str, report: str) -> None:

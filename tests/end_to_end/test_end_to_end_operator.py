@@ -308,8 +308,8 @@ def test_a_message_in_a_runners_hands_is_left_alone_and_one_whose_runner_died_is
         with relay.watch() as runner:
             until(lambda: any(b"MAIL" in line for s in server.sessions for line in s.commands), "the attempt")
             assert operator.record(message)["state"] == "cur"
-            assert "in a runner's hands" in operator.line(message)
-            assert "In a runner's hands" in operator.spool("why", message)
+            assert "claimed by a runner" in operator.line(message)
+            assert "Claimed by a runner" in operator.spool("why", message)
             for verb in ("retry", "hold", "rm"):
                 operator.spool(verb, message, code=75)
             runner.signal(signal.SIGKILL)

@@ -229,7 +229,7 @@ def test_a_runner_that_does_nothing_for_an_hour_is_suspected_to_be_stopped(tmp_p
         now, later = (
             verdict_of(seen, [], Outlook(now=time.time() + hours * 3600))[0] for hours in (0.5, 1.5)
         )
-    assert now == "In a runner's hands at this moment."
+    assert now == "Claimed by a runner, which is delivering it now."
     assert "nothing has happened since 20" in later
     assert "is stopped" in later
 

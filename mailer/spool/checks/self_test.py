@@ -31,7 +31,7 @@ def self_test(spool: Spool) -> None:
 
 def queue_in_words(spool: Spool, most: int = _MAX_COUNTED) -> str:
     """Describe how much mail waits, counting up to `most` messages in each place; raises OSError."""
-    words = ((Place.NEW, "ready"), (Place.CUR, "in hand"), (Place.RETRY, "to be tried again"))
+    words = ((Place.NEW, "ready"), (Place.CUR, "active"), (Place.RETRY, "to be tried again"))
     return ", ".join(f"{_count(spool, place, most)} {word}" for place, word in words)
 
 

@@ -155,7 +155,7 @@ def situation(summary: Summary, now: float, keeps: Collection[Obstacle] = ()) ->
         return _waiting(summary, now, tuple(keeps)) if tried else ""
     match summary.place:
         case Place.CUR:
-            hand = turn(summary.throttled) if summary.throttled else "in a runner's hands"
+            hand = turn(summary.throttled) if summary.throttled else "claimed by a runner"
             return hand if summary.in_hand else "its runner died; the next run takes it over"
         case Place.HOLD:
             return printable(summary.held) or "not held by its journal"

@@ -165,13 +165,13 @@ def _in_hand(seen: Seen, throttled: Event | None, now: float) -> str:
     since = max(seen.changed, _time(throttled.next) if throttled else 0.0)
     if now - since > _HANGS:
         return (
-            f"In a runner's hands, and nothing has happened since {words.moment(since)}: check whether its "
+            f"Claimed by a runner, and nothing has happened since {words.moment(since)}: check whether its "
             "mailer-send is stopped (ps -C mailer-send -o pid,stat,lstart), and end it; nothing is lost, the "
             "next run takes the message over."
         )
     if throttled:
-        return f"In a runner's hands; it {turn(throttled)}."
-    return "In a runner's hands at this moment."
+        return f"Claimed by a runner; it {turn(throttled)}."
+    return "Claimed by a runner, which is delivering it now."
 
 
 def _time(text: str) -> float:

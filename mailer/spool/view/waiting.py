@@ -91,7 +91,7 @@ def judge(signs: Signs, about: str) -> Finding:
     def found(grade: Grade, words: str = "", todo: str = "") -> Finding:
         ran = "no run yet" if signs.idle is None else f"last run {duration(signs.idle)} ago"
         waits = f"; mail has been ready for {duration(signs.late)}" if signs.late else ""
-        return Finding(about, "runner", grade, f"{ran}; {signs.in_hand} in hand{waits}{words}", todo)
+        return Finding(about, "runner", grade, f"{ran}; {signs.in_hand} active{waits}{words}", todo)
 
     at_work = signs.in_hand > 0 or (signs.idle is not None and signs.idle <= _LATE)
     if at_work and signs.late > _LATE:
