@@ -550,7 +550,11 @@ INCIDENTS = (
         "handed in elsewhere", handed_in_elsewhere, ("no such mail was submitted",), ("mailer log -n 20",)
     ),
     Incident(
-        "receiver is not running", receiver_not_started, ("nobody listens there",), ("mailer serve",), DOCTOR
+        "receiver is not running",
+        receiver_not_started,
+        ("no program listens there",),
+        ("mailer serve",),
+        DOCTOR,
     ),
     Incident(
         "wrong password in the application",

@@ -75,7 +75,7 @@ async def _listener(endpoint: Endpoint, spool: Path, *, started: bool) -> Findin
             if not endpoint.path:
                 user = stranger(writer.get_extra_info("socket"), spool)
     except (OSError, ValueError) as error:
-        return _nobody(about, "smtp", error, endpoint.port, started=started)
+        return _unreachable(about, "smtp", error, endpoint.port, started=started)
     if user is not None:
         # The banner proves nothing, since any program can send the receiver's.
         words = f"{_ANOTHER}, of user id {user}: {banner or 'it sends nothing'}"
@@ -100,7 +100,7 @@ async def _http(endpoint: Endpoint, spool: Path, *, started: bool) -> Finding:
             head = [await reader.readline() for _ in range(_FIELDS)] if first.startswith(b"HTTP/") else []
             user = stranger(writer.get_extra_info("socket"), spool)
     except (OSError, ValueError) as error:
-        return _nobody(about, "http", error, endpoint.port, started=started)
+        return _unreachable(about, "http", error, endpoint.port, started=started)
     status = first[9:12]
     said = printable(first.decode("utf-8", "replace").rstrip("\r\n"), 100) or "it sends nothing"
     # 403 is the answer of a front that listens beyond this host, and so does not accept the name localhost.
@@ -152,10 +152,10 @@ def _tls(endpoint: Endpoint) -> ssl.SSLContext | None:
     return context
 
 
-def _nobody(about: str, what: str, error: OSError | ValueError, port: int, *, started: bool) -> Finding:
+def _unreachable(about: str, what: str, error: OSError | ValueError, port: int, *, started: bool) -> Finding:
     why = getattr(error, "strerror", None) or str(error) or "no answer in time"
     if isinstance(error, ConnectionRefusedError | FileNotFoundError):
-        why = "nobody listens there"
+        why = "no program listens there"
         if not started:
             note = ""
             if 0 < port < PRIVILEGED and os.geteuid() != 0:
@@ -181,7 +181,7 @@ async def _monitor(port: int, *, started: bool) -> Finding:
             ):
                 answer += more
     except (OSError, ValueError) as error:
-        found = _nobody(about, "health", error, port, started=started)
+        found = _unreachable(about, "health", error, port, started=started)
         if found.grade is Grade.SKIPPED:
             return found
         todo = "start mailer monitor, or set enableHealthCheck to false"
