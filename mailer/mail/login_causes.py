@@ -106,7 +106,7 @@ CAUSES = (
     _cause(
         "consentMissing",
         r"AADSTS65001|consent_required|access_denied|unauthorized_client",
-        "the application may not do this",
+        "the application is not allowed to do this",
         """Have the administrator grant it: Microsoft SMTP.SendAsApp (for users SMTP.Send) with admin consent,
         Google domain-wide delegation of https://mail.google.com/ to the service account; {again}""",
     ),
@@ -125,8 +125,8 @@ CAUSES = (
     ),
     _cause(
         "loginNeeded",
-        "nobody has logged in",
-        "nobody has logged in yet",
+        "no login is stored",
+        "no user has logged in yet, or the login was removed",
         "Type `mailer auth login {typed}`; {by itself}",
     ),
     _cause(
@@ -162,12 +162,12 @@ CAUSES = (
         "secretUnavailable",
         rf"{NO_TOKEN}: \$",
         "a secret for the login cannot be used",
-        "Mend what the message names; {by itself}",
+        "Correct what the message names; {by itself}",
     ),
     _cause(
         "noMechanism",
         "(XOAUTH2|OAUTHBEARER) is not offered",
-        "the server takes no access tokens",
+        "the server does not accept access tokens",
         """Set `host` and `port` to the provider's for OAuth 2.0 (smtp.office365.com 587, smtp.gmail.com 587)
         or use a preset; type `mailer reload`; {again}""",
     ),
@@ -183,13 +183,13 @@ CAUSES = (
         "basicLoginRemoved",
         # 550 5.7.30 alone does not suffice: Google also uses it for mail without DKIM.
         r"basic authentication is (disabled|not supported)",
-        "logins with a password are no longer taken",
+        "the server no longer accepts logins with a password",
         "Log in with OAuth 2.0: set `auth` of this provider to type oauth2 (see the README); {again}",
     ),
     _cause(
         "mailboxPermission",
         r"430 4\.2\.0|mailbox logon failure|MapiExceptionLogonFailed",
-        "the application may not open the mailbox",
+        "the application is not allowed to open the mailbox",
         """Give it the mailbox: Add-MailboxPermission -Identity MAILBOX -User OBJECT-ID -AccessRights
         FullAccess, with the service principal's object id (Entra shows it under Enterprise applications,
         not under App registrations); {again}""",
@@ -208,7 +208,7 @@ CAUSES = (
         "awsKeyRefused",
         "HTTP 403 (UnrecognizedClient|InvalidClientTokenId|InvalidSignature|SignatureDoesNotMatch|"
         "ExpiredToken|IncompleteSignature|MissingAuthenticationToken)",
-        "AWS does not know the access key, or its secret is another one",
+        "AWS does not know the access key, or the secret is not the one of this key",
         """Write an active access key into `username`, and its secret into `password` (not the ones for SMTP,
         which are made from them); is `region` right? Type `mailer reload`; {again}""",
     ),
@@ -228,7 +228,7 @@ CAUSES = (
     _cause(
         "apiPermission",
         r"HTTP 403 .*(AccessDenied|RequestDenied|insufficient|PERMISSION_DENIED|forbidden)",
-        "the application may not send as this mailbox",
+        "the application is not allowed to send as this mailbox",
         """Have the administrator allow it: Microsoft the application permission Mail.Send (Microsoft Graph)
         with admin consent, for this mailbox; Google the Gmail API and the scope of gmail.send for the service
         account; AWS ses:SendEmail and ses:SendRawEmail for the identity. Changes take up to an hour;
@@ -265,7 +265,7 @@ CAUSES = (
     _cause(
         "tokenRefused",
         BY_TOKEN,
-        "it refuses our access token",
+        "the server refuses our access token",
         """Is `username` the mailbox that the token is for, and `scope` the one for SMTP? `mailer auth test
         {typed}` tries a new token; {again}""",
     ),

@@ -91,7 +91,7 @@ def form_of(credentials: Credentials, refresh: str, now: float) -> dict[str, str
             grant = {"grant_type": "client_credentials"}
         case _:
             if not refresh:
-                raise ours("nobody has logged in; the first login is made with mailer auth login")
+                raise ours("no login is stored: type mailer auth login")
             grant = {"grant_type": "refresh_token", "refresh_token": refresh}
     return {**grant, **({"scope": auth.scope} if auth.scope else {}), **client_fields(credentials, now)}
 

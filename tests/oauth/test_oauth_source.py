@@ -287,7 +287,7 @@ def test_a_login_in_a_damaged_file_is_kept_for_whoever_can_read_it(bench: Bench)
     aside = file.with_name(f"{file.name}.damaged")
     for _ in range(2):
         text = trouble(bench.source(**keys))
-        assert "nobody has logged in" in text
+        assert "no login is stored" in text
         assert str(aside) in text
         assert aside.read_bytes() == damage
         bench.ahead += source.PAUSE
@@ -665,7 +665,7 @@ def test_a_server_that_says_nothing_is_waited_for_no_longer_than_that(
             {"grant": "serviceAccount", "serviceAccount": "{}"},
             "auth.serviceAccount: it is not a service account",
         ),
-        ({"grant": "deviceCode", "deviceUrl": "https://x.example/"}, "nobody has logged in"),
+        ({"grant": "deviceCode", "deviceUrl": "https://x.example/"}, "no login is stored"),
     ],
 )
 def test_what_is_missing_here_is_named_without_asking(bench: Bench, keys: dict[str, Any], words: str) -> None:
