@@ -20,17 +20,17 @@ def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
     yield from _address(provider)
     yield from _login(provider)
     if provider.insecure_skip_verify:
-        yield "insecureSkipVerify", "is not possible with api: the certificate is always verified"
+        yield "insecureSkipVerify", "has no effect with api: certificates are always verified; remove it"
     if provider.ssl:
-        yield "ssl", "has no effect with api: apiUrl says whether there is TLS; remove it"
+        yield "ssl", "has no effect with api: the scheme of apiUrl decides about TLS; remove it"
 
 
 def _login(provider: Provider) -> Iterator[tuple[str, str]]:
     api = provider.api
     if isinstance(provider.auth, AuthMechanism):
-        yield "auth", "is a mechanism of SMTP, which api does not use"
+        yield "auth", "is an SMTP mechanism, which api does not use; remove it"
     elif api and api.by_header and provider.oauth is None:
-        yield "auth", f"is needed: {api} takes access tokens alone, see OAuth 2.0 in the README"
+        yield "auth", f"is needed: {api} accepts access tokens only, see mailer guide providers"
     elif provider.oauth and api and not api.by_header:
         yield "auth", f"is not for {api}, which takes username and password; remove it"
     if api is Api.MAILGUN:
@@ -40,9 +40,9 @@ def _login(provider: Provider) -> Iterator[tuple[str, str]]:
             yield "password", "is needed: the API key, or the sending key of the domain"
     if api is Api.SES:
         if not _REGION.fullmatch(provider.region):
-            yield "region", "is needed: where the account sends, such as eu-central-1"
+            yield "region", "is needed: the AWS region of the account, such as eu-central-1"
         if bool(provider.username) == provider.password.empty:
-            yield "password", "goes with username: the access key's id there, its secret here, or neither"
+            yield "password", "and username must both be set, the access key's secret and its id, or neither"
 
 
 def _address(provider: Provider) -> Iterator[tuple[str, str]]:
@@ -54,8 +54,8 @@ def _address(provider: Provider) -> Iterator[tuple[str, str]]:
         return
     parts = urlsplit(provider.api_url)
     if parts.query or parts.fragment:
-        yield "apiUrl", "has a query: write it as https://api.example.com"
+        yield "apiUrl", "must have no query: write it as https://api.example.com"
     elif provider.host != parts.hostname:
-        yield "host", "is another one than that of apiUrl, which counts: remove it"
+        yield "host", "differs from that of apiUrl, which is used: remove it"
     elif provider.port != (parts.port or (80 if parts.scheme == "http" else 443)):
-        yield "port", "is another one than that of apiUrl, which counts: remove it"
+        yield "port", "differs from that of apiUrl, which is used: remove it"

@@ -9,7 +9,7 @@ from mailer.config.presets import TENANT
 from mailer.mail.host_name import is_loopback
 from mailer.mail.lazy_pattern import compile_late
 
-_NO_URL = "is not an address; write it as https://login.example.com/token"
+_NO_URL = "is not a URL; write it as https://login.example.com/token"
 _BLANKS = compile_late(r"\s")
 
 
@@ -21,16 +21,16 @@ def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
     if not provider.username:
         yield "username", "is needed: the mailbox that the token is for"
     elif auth.username not in {"", provider.username}:
-        yield "auth.username", "is another one than the provider's username: write it once"
+        yield "auth.username", "differs from the provider's username: remove one of them"
     if provider.insecure_skip_verify and not is_loopback(provider.host):
         yield (
             "insecureSkipVerify",
-            "is on: a host between us and the server could take the access token",
+            "is on: a host in between could steal the access token; set it to false",
         )
     yield from _addresses(auth)
     yield from _grant(auth)
     if not auth.scope and auth.grant is not Grant.REFRESH_TOKEN:
-        yield "auth.scope", "is needed: what the token is to allow, as the provider documents it"
+        yield "auth.scope", "is needed: the permissions to request, as the provider documents them"
     if auth.expires and auth.ends is None:
         yield "auth.expires", 'is not a date: write it as "2027-01-31"'
 
@@ -52,7 +52,7 @@ def _addresses(auth: OAuth2) -> Iterator[tuple[str, str]]:
         if url and (why := bad_url(url)):
             yield f"auth.{key}", why
     if not auth.token_url:
-        yield "auth.tokenUrl", "is needed, or a preset: where the provider makes tokens"
+        yield "auth.tokenUrl", "is needed, or a preset: the URL where the provider issues tokens"
 
 
 def bad_url(url: str) -> str:
@@ -66,25 +66,31 @@ def bad_url(url: str) -> str:
     if not host or _BLANKS.search(url) or "@" in parts.netloc:
         return _NO_URL
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
-        return "must begin with https://: the secret goes there"
+        return "must begin with https://, because secrets are sent to it"
     return ""
 
 
 def _grant(auth: OAuth2) -> Iterator[tuple[str, str]]:
     google = auth.preset is Preset.GOOGLE
     if auth.grant is not Grant.SERVICE_ACCOUNT and not auth.client_id:
-        yield "auth.clientId", "is needed: the id under which the application is registered"
+        yield "auth.clientId", "is needed: the id of the registered application"
     match auth.grant:
         case Grant.CLIENT_CREDENTIALS if google:
-            yield "auth.grant", "Google knows no clientCredentials for mailboxes: use serviceAccount"
+            yield "auth.grant", "Google does not offer clientCredentials for mailboxes: use serviceAccount"
         case Grant.CLIENT_CREDENTIALS if auth.client_secret.empty == auth.certificate.empty:
-            both = "both are written" if auth.certificate.empty is False else "neither is written"
+            both = "both are set" if auth.certificate.empty is False else "neither is set"
             yield "auth.clientSecret", f"either this or certificate is needed, and {both}"
         case Grant.REFRESH_TOKEN if auth.refresh_token.empty:
             yield "auth.refreshToken", "is needed; with grant deviceCode, mailer auth login gets one"
         case Grant.DEVICE_CODE if google:
-            yield "auth.grant", "Google allows no mail by deviceCode: use serviceAccount or refreshToken"
+            yield (
+                "auth.grant",
+                "Google does not allow deviceCode for mail: use serviceAccount or refreshToken",
+            )
         case Grant.DEVICE_CODE if not auth.device_url and auth.token_url:
-            yield "auth.deviceUrl", "is needed, or a preset: where a login by device code begins"
+            yield "auth.deviceUrl", "is needed, or a preset: the URL where the provider issues device codes"
         case Grant.SERVICE_ACCOUNT if auth.service_account.empty:
-            yield "auth.serviceAccount", 'is needed: {"file": "key.json"}, the key that Google made for it'
+            yield (
+                "auth.serviceAccount",
+                'is needed: {"file": "key.json"}, the key file of the service account',
+            )

@@ -101,19 +101,19 @@ def _itself(config: Config, each: _Written) -> Iterator[Problem]:
     if here and each.provider.port in ours:
         yield Problem(
             each.key("port"),
-            f"{printable(host)}:{each.provider.port} is where mailer itself listens: mail would go round in "
-            "a circle; name the server that is to take it, or the port where that one listens",
+            f"{printable(host)}:{each.provider.port} is mailer's own receiver, so mail would loop: set "
+            "host and port to those of the provider",
         )
 
 
 def _wrong_port(each: _Written) -> Iterator[Problem]:
     provider = each.provider
     if provider.port == _SUBMISSIONS and not provider.ssl:
-        yield Problem(each.key("ssl"), "is false, and port 465 wants TLS from the first byte: set it to true")
+        yield Problem(each.key("ssl"), "is false, and port 465 needs TLS from the first byte: set it to true")
     elif provider.port in _STARTTLS and provider.ssl:
         yield Problem(
             each.key("ssl"),
-            f"is true, and port {provider.port} begins in clear, with STARTTLS: set it to false, or use 465",
+            f"is true, and port {provider.port} begins without TLS (STARTTLS): set it to false, or use 465",
         )
 
 
@@ -127,7 +127,7 @@ def _unsignable(config: Config, each: _Written) -> Iterator[Problem]:
     if provider.rewrite_from is not RewriteFrom.KEEP and domain not in ours:
         yield Problem(
             each.key("rewriteFrom"),
-            f"makes From an address of {domain}, which has no DKIM key: such mail waits; turn dkim off",
+            f"sets From to an address of {domain}, which has no DKIM key: such mail waits; set dkim to false",
         )
 
 
@@ -140,4 +140,4 @@ def _bad_names(config: Config) -> Iterator[Problem]:
         names["$.directDelivery.ehloDomain"] = config.direct_delivery.ehlo_domain
     for key, name in names.items():
         if name and (why := fault(name)):
-            yield Problem(key, f"{why}; set the full name that this host has in DNS")
+            yield Problem(key, f"{why}; set the full DNS name of this host")

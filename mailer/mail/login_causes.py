@@ -184,7 +184,7 @@ CAUSES = (
         # 550 5.7.30 alone does not suffice: Google also uses it for mail without DKIM.
         r"basic authentication is (disabled|not supported)",
         "the server no longer accepts logins with a password",
-        "Log in with OAuth 2.0: set `auth` of this provider to type oauth2 (see the README); {again}",
+        "Log in with OAuth 2.0: set `auth` of this provider to type oauth2 (mailer guide providers); {again}",
     ),
     _cause(
         "mailboxPermission",

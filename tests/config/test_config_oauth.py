@@ -116,17 +116,17 @@ PLAIN = {"type": "oauth2", "clientId": "x", "scope": "s", "tokenUrl": "https://l
         (microsoft(tenant=""), "auth.tenant", "directory (tenant) ID"),
         (microsoft(tenant="a/b"), "auth.tenant", "neither the id of a directory"),
         (microsoft(clientId=""), "auth.clientId", "registered"),
-        (microsoft(clientSecret=""), "auth.clientSecret", "neither is written"),
-        (microsoft(certificate="x"), "auth.clientSecret", "both are written"),
+        (microsoft(clientSecret=""), "auth.clientSecret", "neither is set"),
+        (microsoft(certificate="x"), "auth.clientSecret", "both are set"),
         (microsoft(expires="soon"), "auth.expires", "2027-01-31"),
-        (microsoft(username="other@example.com"), "auth.username", "write it once"),
+        (microsoft(username="other@example.com"), "auth.username", "differs from"),
         (PLAIN | {"grant": "refreshToken"}, "auth.refreshToken", "mailer auth login"),
         (PLAIN | {"grant": "deviceCode"}, "auth.deviceUrl", "needed"),
         (PLAIN | {"grant": "deviceCode", "tokenUrl": ""}, "auth.tokenUrl", "needed"),
         (PLAIN | {"grant": "deviceCode", "deviceUrl": "http://x.example/d"}, "auth.deviceUrl", "https://"),
         (PLAIN | {"grant": "refreshToken", "tokenUrl": "http://1.2.3.4/"}, "auth.tokenUrl", "https://"),
-        (PLAIN | {"grant": "refreshToken", "tokenUrl": "https://u:p@x/"}, "auth.tokenUrl", "not an address"),
-        (PLAIN | {"grant": "refreshToken", "tokenUrl": "https://[x"}, "auth.tokenUrl", "not an address"),
+        (PLAIN | {"grant": "refreshToken", "tokenUrl": "https://u:p@x/"}, "auth.tokenUrl", "not a URL"),
+        (PLAIN | {"grant": "refreshToken", "tokenUrl": "https://[x"}, "auth.tokenUrl", "not a URL"),
         (PLAIN | {"grant": "serviceAccount"}, "auth.serviceAccount", "key.json"),
         (PLAIN | {"grant": "clientCredentials", "preset": "google"}, "auth.grant", "serviceAccount"),
         (PLAIN | {"grant": "deviceCode", "preset": "google"}, "auth.grant", "serviceAccount"),
@@ -151,7 +151,7 @@ def test_a_login_needs_a_mailbox_and_no_password(loaded: Any) -> None:
 
 def test_a_token_goes_to_no_server_that_proves_nothing(loaded: Any) -> None:
     said = told(loaded(microsoft(), host="smtp.example.com", insecureSkipVerify=True))
-    assert "take the access token" in said[f"{P}insecureSkipVerify"]
+    assert "steal the access token" in said[f"{P}insecureSkipVerify"]
     assert told(loaded(microsoft(), host="localhost", insecureSkipVerify=True)) == {}
 
 
