@@ -91,7 +91,7 @@ class Pickup:
                 await asyncio.to_thread(self._refusals.look, self._spool)
                 return await self._turns(self._context(), found)
         except (OSError, ConfigError, SecretError) as error:
-            self._log.warning("the messages in drop/ cannot be taken in", error=str(error))
+            self._log.warning("the messages in drop/ cannot be submitted", error=str(error))
         return 0
 
     async def _turns(self, context: ReceiverContext, found: dict[int, list[str]]) -> int:
@@ -130,7 +130,7 @@ class Pickup:
             reply = await submit(context, taken)
             if reply.positive:
                 await asyncio.to_thread(taken.remove)
-                self._log.notice("took a drop in", drop=name, uid=str(taken.uid), reply=str(reply))
+                self._log.notice("submitted a drop", drop=name, uid=str(taken.uid), reply=str(reply))
         except (Damaged, OSError) as error:
             return self._not_read(uid, name, error)
         finally:
@@ -138,7 +138,12 @@ class Pickup:
         if reply.permanent or reply.enhanced == _TOO_MANY_RECIPIENTS:
             return self._refuse(uid, name, f"user id {taken.uid}: {reply}")
         if not reply.positive:
-            self._log.notice("a drop has to wait", drop=name, uid=str(taken.uid), reply=str(reply))
+            self._log.notice(
+                "a drop was not submitted, and is tried again",
+                drop=name,
+                uid=str(taken.uid),
+                reply=str(reply),
+            )
         return reply.positive
 
     def _not_read(self, uid: int, name: str, error: Damaged | OSError) -> bool:
@@ -146,7 +151,7 @@ class Pickup:
             return self._refuse(uid, name, str(error))
         if error.errno == errno.EACCES:
             return self._refuse(uid, name, "its owner has removed the permission to read it")
-        self._log.warning("a drop has to wait", drop=name, error=str(error))
+        self._log.warning("a drop was not submitted, and is tried again", drop=name, error=str(error))
         return False
 
     def _refuse(self, uid: int, name: str, why: str) -> bool:
@@ -157,7 +162,7 @@ class Pickup:
         except FileNotFoundError:
             return True  # its user has removed it
         except OSError as error:
-            self._log.warning("a drop has to wait", drop=name, error=str(error))
+            self._log.warning("a drop was not submitted, and is tried again", drop=name, error=str(error))
             return False
         if kept != name + drop.REFUSED:
             why = f"{why} (it is now drop/{kept}, as there was an {name}{drop.REFUSED})"

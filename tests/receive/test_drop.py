@@ -112,7 +112,7 @@ def test_a_drop_is_submitted_as_its_user_and_removed(spool: Spool) -> None:
     assert f"(local socket, uid {os.getuid()})".encode() in stored.message
     assert (stored.sender, stored.recipients) == (USER, ("sent@example.net",))
     assert (names(spool), list((spool.path / ONCE).glob("drop-*"))) == ([], [])
-    (told,) = [line for line in receiver.log if "took a drop in" in line]
+    (told,) = [line for line in receiver.log if "submitted a drop" in line]
     assert f"drop={name} uid={os.getuid()}" in told
     assert stored.name in told
 
@@ -294,11 +294,11 @@ def test_users_take_turns_and_one_that_is_limited_keeps_no_other_back(spool: Spo
     last = leave(spool, uid=ANN)
     receiver.take_in()
     assert names(spool) == sorted(flood)[2:]
-    taken = [line for line in receiver.log if "took a drop in" in line]
+    taken = [line for line in receiver.log if "submitted a drop" in line]
     # Hers was the second, however many were there before it.
     assert [f"uid={uid}" in line for uid, line in zip((EVE, ANN, EVE), taken, strict=True)] == [True] * 3
     assert f"drop={last}" in taken[1]
-    assert any("a drop has to wait" in line and "451 4.7.1" in line for line in receiver.log)
+    assert any("a drop was not submitted" in line and "451 4.7.1" in line for line in receiver.log)
 
 
 @only_root
@@ -398,7 +398,7 @@ def test_a_sender_that_stays_refuses_no_more_of_a_user_who_removes_the_refused(r
     stop, refused = asyncio.Event(), list[Path]()
 
     def on_line(_: object, text: str, fields: Mapping[str, str]) -> None:
-        if "took a drop in" in text:
+        if "submitted a drop" in text:
             stop.set()
         if fields.get("event") == "drop-refused":
             refused.append(directory / f"{fields['id']}.refused")
@@ -419,7 +419,7 @@ def test_a_sender_that_stays_refuses_no_more_of_a_user_who_removes_the_refused(r
 @pytest.mark.security_case(134)
 def test_a_look_takes_in_what_it_has_found_and_not_what_comes_meanwhile(spool: Spool) -> None:
     receiver = Receiver(spool)
-    receiver.on_line = lambda line: leave(spool) if "took a drop in" in line else None
+    receiver.on_line = lambda line: leave(spool) if "submitted a drop" in line else None
     leave(spool)
     receiver.take_in()
     assert (len(queued(spool)), len(names(spool))) == (1, 1)
@@ -551,7 +551,7 @@ def test_a_users_own_filesystem_among_the_drops_keeps_nothing_back(relay: Relay)
     assert (said.returncode, "1 left by users" in said.stderr) == (0, True), said.stderr
     assert "1 not made by mailer-sendmail" in said.stderr
     sent = relay.mailer_send("--once", "-v", under=under)
-    assert (sent.returncode, "took a drop in" in sent.stderr) == (0, True), sent.stderr
+    assert (sent.returncode, "submitted a drop" in sent.stderr) == (0, True), sent.stderr
     assert sorted(path.name for path in (relay.spool / DROP).iterdir()) == [theirs.name]
     assert list((relay.spool / "new").iterdir()) == []
 
