@@ -457,7 +457,7 @@ INCIDENTS = (
         ("others of the same message still wait",),
         ("ask them for the right one",),
     ),
-    Incident("no runner", no_runner, ("no runner has taken it yet",), ("mailer-send --watch",)),
+    Incident("no runner", no_runner, ("no runner has claimed it yet",), ("mailer-send --watch",)),
     Incident("sending is paused", paused, ("moving the spool",), ("`mailer resume`",)),
     Incident("held by a colleague", held_by_a_colleague, ("Held by",), ("`mailer spool release 01",)),
     Incident(
@@ -472,7 +472,7 @@ INCIDENTS = (
         "sent, and not in the inbox", sent_and_not_seen, ("It is Acme's now",), ("ask them for 4bQ7kR2zPq",)
     ),
     Incident("given up", gave_up, ("Failed: given up",), ("`mailer spool retry 01",)),
-    Incident("damaged on disk", damaged_on_disk, ("digest differs",), ("hand it in again",)),
+    Incident("damaged on disk", damaged_on_disk, ("digest differs",), ("submit it again",)),
     Incident(
         "it kills its runners",
         kills_its_runners,
@@ -488,7 +488,7 @@ INCIDENTS = (
     Incident(
         "log deleted, and the timer never ran",
         log_gone_and_timer_never_ran,
-        ("the log has no line about it", "due since", "No runner has taken it since"),
+        ("the log has no line about it", "due since", "No runner has claimed it since"),
         ("mailer-send --once by cron",),
         never=("nothing to do", "no such mail was submitted"),
     ),

@@ -56,7 +56,7 @@ def _name(standing: Standing, whose: Provider | None) -> str:
 
 
 def _kept(config: Config) -> str:
-    again = "have its application hand it in again; that copy is in `local/` of the spool."
+    again = "have its application submit it again; that copy is in `local/` of the spool."
     if config.forward_smtp or config.direct_delivery.enabled:
         return f"That was while no route was switched on: {again}"
     return (

@@ -88,7 +88,7 @@ def test_whoever_asks_why_a_message_waits_or_runs_mailer_send_by_hand_is_told_of
         assert terminal.await_end() == 0
         assert terminal.screen().count("\n") == 1
     relay.mailer("resume")
-    assert "no runner has taken it yet" in relay.mailer("spool", "why", untried).stdout
+    assert "no runner has claimed it yet" in relay.mailer("spool", "why", untried).stdout
 
 
 def test_a_file_made_by_hand_pauses_too(relay: Relay) -> None:

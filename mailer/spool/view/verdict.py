@@ -64,7 +64,7 @@ def verdict(seen: Seen, events: Sequence[Event], outlook: Outlook) -> list[str]:
     """
     if seen.entry is None:
         what = f"Unreadable: {seen.reason}. It is never sent; the file is {seen.spot.path} in the spool."
-        return [f"{what} Have its application hand it in again; find what damages files (disk, program)."]
+        return [f"{what} Have its application submit it again; find what damages files (disk, program)."]
     entry = seen.entry
     state = entry.state
     told = [
@@ -197,7 +197,7 @@ def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
     tried = state.attempts > 0 or any(event.event == Kind.COMMITTING for event in events)
     rests = f" {sentences(outlook.obstacles)}" if outlook.obstacles else ""
     if words.is_late(state.next, now) and not rests:
-        rests = f" No runner has taken it since: {_START}."
+        rests = f" No runner has claimed it since: {_START}."
     expected = next_attempt(state.next, outlook.obstacles).words(now)
     if state.scheduled is not None and state.scheduled > now:
         return (
@@ -208,8 +208,8 @@ def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
         return f"Not tried yet; {expected}.{rests}"
     if not tried:
         waited = words.duration(now - entry.block.received)
-        nobody = rests or f" no runner has taken it yet: {_START}."
-        return f"Waiting for its first attempt, for {waited}:{nobody}"
+        why = rests or f" no runner has claimed it yet: {_START}."
+        return f"Waiting for its first attempt, for {waited}:{why}"
     end = min(state.since + outlook.max_age, state.expires or math.inf)
     until = f"; given up on {words.moment(end)} unless sent before"
     if end <= now:
