@@ -202,7 +202,7 @@ def not_allowed_sender(user: str, allowed: AddressPatterns, address: str, where:
         where: the place of that address: `MAIL FROM`, or a field of the header.
     """
     known = sorted(allowed.members)
-    may = ", ".join([*known[:_MAX_LISTED], *(["..."] * (len(known) > _MAX_LISTED))]) or "nobody"
+    may = ", ".join([*known[:_MAX_LISTED], *(["..."] * (len(known) > _MAX_LISTED))]) or "no address"
     said = (
         f"{printable(user, 60)} may not send as {printable(address, 100)}, which {where} says; it may send as"
     )

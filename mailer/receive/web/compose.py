@@ -108,7 +108,7 @@ def envelope_of(mail: Mail) -> Envelope:
         raise _unfit("$.to, $.cc or $.bcc must name a recipient")
     made = (mail.subject, mail.text, mail.html, mail.attachments, mail.headers, mail.reply_to)
     if mail.raw is not None and any(made):
-        raise _unfit("$.raw is the whole message: beside it only from, to, cc and bcc are taken")
+        raise _unfit("$.raw is the whole message: with it, only from, to, cc and bcc are accepted")
     if mail.raw is not None and not mail.from_:
         return Envelope("", tuple(each.addr_spec for each in recipients))
     [author] = addresses([mail.from_], "from")
@@ -144,7 +144,7 @@ def _add_field(message: EmailMessage, name: str, value: str) -> None:
         raise _unfit("$.headers: a name is printable ASCII without blanks and colons, of 76 octets at most")
     where = f"$.headers.{name}"
     if name.lower() in _RESERVED or name.lower().startswith("content-"):
-        raise _unfit(f"{where}: this field has a key of its own, or is not yours to give")
+        raise _unfit(f"{where}: this field has its own key, or is set by the receiver")
     _check_text(value, where)
     try:
         message[name] = value

@@ -89,7 +89,7 @@ def _judge_shape(document: bytes) -> None:
     parts = plain.split(b'"')
     beside = b"".join(parts[::2])
     if len(beside) > _MAX_OUTSIDE:
-        raise _bad(f"the JSON has more than {_MAX_OUTSIDE} octets beside its strings")
+        raise _bad(f"the JSON has more than {_MAX_OUTSIDE} octets outside its strings")
     if _depth(beside) > _MAX_DEPTH:
         raise _bad(f"the JSON is nested deeper than {_MAX_DEPTH} levels")
     parts[1::2] = (each if len(each) < _MAX_KEY else b"" for each in parts[1::2])
