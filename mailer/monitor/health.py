@@ -315,9 +315,10 @@ def _clock(reading: Reading, _: Config) -> Check:
     ahead = max(reading.changed, reading.last_run or 0.0) - reading.at
     if ahead > _CLOCK_SLACK:
         return Check(
-            Status.DEGRADED, f"the clock has gone back: the spool changed {words.duration(ahead)} from now"
+            Status.DEGRADED,
+            f"the clock was set back: the spool changed {words.duration(ahead)} in the future",
         )
-    return Check(Status.OK, "it has not gone back")
+    return Check(Status.OK, "it was not set back")
 
 
 _CHECKS: dict[str, Callable[[Reading, Config], Check]] = {

@@ -25,7 +25,7 @@ _SLOW = (
     "the copy takes long to queue, and is still being queued; send the same request again, which queues no "
     "second copy and returns the id of the first one"
 )
-HIDDEN = "showContent is false, and whoever can send mail to any address can read it"
+HIDDEN = "showContent is false, and a copy sent to any address would reveal the content"
 
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

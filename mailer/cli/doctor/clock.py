@@ -33,9 +33,7 @@ def _in_step() -> Finding:
             return Finding("clock", "ntp", Grade.SKIPPED, "the kernel does not say (in a container, perhaps)")
         case False:
             todo = "synchronize it (timedatectl set-ntp true, or chrony), unless the machine's host does so"
-            return Finding(
-                "clock", "ntp", Grade.WARNING, "no time service has told the kernel that it is right", todo
-            )
+            return Finding("clock", "ntp", Grade.WARNING, "not synchronized by any time service", todo)
     return Finding("clock", "ntp", Grade.OK, "synchronized")
 
 

@@ -17,8 +17,8 @@ def text(sender: str, to: str, now: float) -> bytes:
         "Content-Type: text/plain; charset=utf-8",
         "Content-Transfer-Encoding: 8bit",
         "",
-        f"Somebody typed `mailer test` on {host}.",
-        "You read this, so mail from there arrives. There is nothing to do.",
+        f"This is a test, sent with `mailer test` on {host}.",
+        "You can read it, so mail from there arrives. There is nothing to do.",
         "",
     ]
     return "\r\n".join(lines).encode()

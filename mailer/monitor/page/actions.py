@@ -133,7 +133,7 @@ _CONFIRM = """<h1>{label}?</h1>
 </form>
 """
 _REASON = Markup(
-    '<p><label for="reason">Why? Whoever asks will read it.</label></p>\n'
+    '<p><label for="reason">Why? The reason is shown with the message.</label></p>\n'
     '<p><input id="reason" name="reason" maxlength="500"></p>\n'
 )
 

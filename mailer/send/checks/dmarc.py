@@ -121,8 +121,8 @@ async def check_dmarc(domain: str, signing_domains: Sequence[str], texts: Texts)
     strict = record.tags.get("adkim", "r").lower() == "s"
     aligned = await _aligned(walked, signing_domains, texts, strict=strict)
     if not aligned:
-        signed = ", ".join(signing_domains) or "nobody"
-        found = f"{tag}={policy}; mail from {domain} is signed by {signed}, which does not align"
+        signed = f"signed by {', '.join(signing_domains)}" if signing_domains else "not signed"
+        found = f"{tag}={policy}; mail from {domain} is {signed}, which does not align"
         if signing_domains and not strict:
             found += f": the organizational domain of {domain} is {walked.organization}"
         return Finding(name, "dmarc", Grade.WARNING, found, f"add a key for {domain} to dkim.keys")
