@@ -355,7 +355,7 @@ INCIDENTS = (
         "DMARC of the sender's domain",
         refused({"dot": "550 5.7.26 Unauthenticated email from example.com fails its DMARC policy"}),
         ("DMARC policy",),
-        ("mend what the reply names",),
+        ("correct what the reply names",),
     ),
     Incident(
         "sender not verified at the provider",
@@ -385,7 +385,7 @@ INCIDENTS = (
         "the provider's host is misspelt",
         providers_name_misspelt,
         ("DNS knows no such host",),
-        ("mend `host` in $.forwardProviders",),
+        ("correct `host` in $.forwardProviders",),
     ),
     Incident(
         "certificate of a stranger",
@@ -415,7 +415,7 @@ INCIDENTS = (
         "provider wants a login, none configured",
         login_not_configured,
         ("Authentication required",),
-        ("mend `username` and `password`",),
+        ("correct `username` and `password`",),
     ),
     Incident(
         "recipient's domain does not exist",
@@ -438,12 +438,12 @@ INCIDENTS = (
         ("10.1.2.3 is not a public address",),
         ("`directDelivery.allowPrivate`",),
     ),
-    Incident("recipient's DNS is broken", zoned({}, broken=True), ("SERVFAIL",), ("its owner can mend it",)),
+    Incident("recipient's DNS is broken", zoned({}, broken=True), ("SERVFAIL",), ("its owner can fix it",)),
     Incident(
         "login refused, and the backup is down",
         login_refused_backup_down,
         ("535 5.7.8 Bad credentials", "Connection refused"),
-        ("mend `username` and `password`", "Spare was not reached", "`mailer providers reset Acme`"),
+        ("correct `username` and `password`", "Spare was not reached", "`mailer providers reset Acme`"),
     ),
     Incident(
         "quota used up, and sending paused",

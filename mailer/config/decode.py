@@ -220,7 +220,7 @@ class Walk:
     def _refuse(self, path: str, message: str) -> Unfit:
         self.problems.append(Problem(path, message))
         if len(self.problems) >= MOST_PROBLEMS:
-            raise ConfigError((*self.problems, Problem("$", "and perhaps more; mend these first")))
+            raise ConfigError((*self.problems, Problem("$", "and perhaps more; correct these first")))
         return UNFIT
 
 

@@ -37,7 +37,7 @@ def read(path: Path) -> tuple[bytes, int]:
 
         todo = f"type, as root: mailer config check --config {shlex.quote(str(path))}"
         raise _unusable(
-            path, f"cannot be read: {error.strerror}; {todo}, which says how to mend it{_hidden(path)}"
+            path, f"cannot be read: {error.strerror}; {todo}, which says how to correct it{_hidden(path)}"
         ) from None
     except FileNotFoundError as error:
         hidden = "" if path.parent.exists() else _hidden(path)

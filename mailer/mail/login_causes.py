@@ -23,7 +23,7 @@ BY_TOKEN = "by access token"  # noqa: S105 - the same
 """The suffix of a text: the reply answered a login with a token."""
 
 _AGAIN = "then type `mailer providers reset {typed}` and `mailer spool retry --all`."
-_BY_ITSELF = "mail goes on by itself."
+_BY_ITSELF = "sending resumes by itself."
 
 
 class Cause(msgspec.Struct, frozen=True):

@@ -123,11 +123,11 @@ _ONE_WAY: dict[tuple[About, bool], str] = {
 _EITHER_WAY: dict[About, str] = {
     About.MESSAGE: "It is about the mail itself (content, form, size): change it, send it anew.",
     About.SENDER: (
-        "It is about the sender's address: mend what the reply names (SPF, DKIM or DMARC of its domain, see "
-        "`mailer doctor`), or have {name} allow it{again}."
+        "It is about the sender's address: correct what the reply names (SPF, DKIM or DMARC of its domain, "
+        "see `mailer doctor`), or have {name} allow it{again}."
     ),
     About.ACCOUNT: (
-        "It is about our account at {name}: mend `username` and `password` in $.forwardProviders, then "
+        "It is about our account at {name}: correct `username` and `password` in $.forwardProviders, then "
         "type `mailer reload`, `mailer providers reset {typed}` and `mailer spool retry --all`."
     ),
     About.QUOTA: (
@@ -156,8 +156,8 @@ _ACCOUNT: dict[str, str] = {
 """Advice by words in a reply about our account, for trouble that another password would not cure."""
 _TLS_FIRST = (
     "{name} wants TLS first, and offers none here: set its port with STARTTLS (587), or with `ssl` (465), in "
-    "$.forwardProviders, and no $.tlsPolicies of level none for it; then type `mailer reload`; mail goes on "
-    "by itself."
+    "$.forwardProviders, and no $.tlsPolicies of level none for it; then type `mailer reload`; sending "
+    "resumes by itself."
 )
 _LOOP = (
     "It went round in a circle behind {name}: a forward or an alias at the recipient's domain leads back. "
@@ -221,27 +221,27 @@ _SUPPRESSED = (
 _ONCE_MORE = " It is asked once more, since it may be their fault, and bounces if it is refused so again."
 
 _DNS = (
-    "Our name server does not answer: mend it, or name another one in `dns.nameservers` (or in "
-    "/etc/resolv.conf); mail goes on by itself."
+    "Our name server does not answer: repair it, or name another one in `dns.nameservers` (or in "
+    "/etc/resolv.conf); sending resumes by itself."
 )
-_NAMES = "It is about the DNS of the recipient's domain: is the address right? Its owner can mend it."
+_NAMES = "It is about the DNS of the recipient's domain: is the address right? Its owner can fix it."
 _PROVIDER = (
     "{name} was not reached: are `host` and `port` in $.forwardProviders right, does a firewall let us out? "
-    "`mailer doctor` tries it; mail goes on by itself once it answers."
+    "`mailer doctor` tries it; sending resumes by itself once it answers."
 )
 _EXCHANGER = (
     "Their server was not reached: `mailer doctor` tells whether port 25 is open for us; if it is, the fault "
-    "is on their side, and mail goes on by itself."
+    "is on their side, and sending resumes by itself."
 )
-_SIGNING = "It cannot be signed: `mailer dkim check` says why; mail goes on once the key is right."
+_SIGNING = "It cannot be signed: `mailer dkim check` says why; sending resumes once the key is right."
 _SERVFAIL = (
-    "The name server cannot look it up: if `mailer doctor` finds the same for other domains, mend the name "
+    "The name server cannot look it up: if `mailer doctor` finds the same for other domains, repair the name "
     "server or name another one in `dns.nameservers`; if not, the recipient's domain is broken, and its "
-    "owner can mend it. Mail goes on by itself."
+    "owner can fix it. Sending resumes by itself."
 )
 _MISSPELT = (
-    "DNS knows no such host: mend `host` in $.forwardProviders ({name}), then type `mailer reload`; mail "
-    "goes on by itself."
+    "DNS knows no such host: correct `host` in $.forwardProviders ({name}), then type `mailer reload`; "
+    "sending resumes by itself."
 )
 _CERTIFICATE = (
     "Its certificate is not one for that name by an authority that we trust: `host` in $.forwardProviders "
@@ -249,7 +249,7 @@ _CERTIFICATE = (
     "for a server of your own, set `insecureSkipVerify`; then type `mailer reload`."
 )
 _THEIR_CERTIFICATE = (
-    "Its certificate is not valid for that name, and $.tlsPolicies demands it: their postmaster can mend it, "
+    "Its certificate is not valid for that name, and $.tlsPolicies demands it: their postmaster can fix it, "
     "or lower the level for this domain; then type `mailer reload`."
 )
 _NO_TLS = (
@@ -262,7 +262,7 @@ _THEIR_TLS = (
 )
 _HANDSHAKE = (
     "TLS failed: `ssl` in $.forwardProviders is for a port that begins with TLS (465), and is off for one "
-    "with STARTTLS (587, 25); mend it for {name}, then type `mailer reload`; mail goes on by itself."
+    "with STARTTLS (587, 25); correct it for {name}, then type `mailer reload`; sending resumes by itself."
 )
 _NO_AUTH = (
     "{name} offers no login that we know at that port: set the port that it tells its customers, or, if it "
@@ -270,12 +270,12 @@ _NO_AUTH = (
     "`mailer providers reset {typed}`."
 )
 _PRIVATE = (
-    "DNS names a private address for the recipient's domain: is the address right? Its owner can mend it; if "
+    "DNS names a private address for the recipient's domain: is the address right? Its owner can fix it; if "
     "that network is ours, set `directDelivery.allowPrivate` and type `mailer reload`."
 )
 _EXPIRED = (
     "The certificate of {name} has expired: have them renew it, or set this host's clock if that is ahead "
-    "(`mailer doctor` looks at both); mail goes on by itself."
+    "(`mailer doctor` looks at both); sending resumes by itself."
 )
 _THEIR_EXPIRED = (
     "Their certificate has expired, and $.tlsPolicies demands a valid one: their postmaster can renew it, or "
@@ -283,20 +283,21 @@ _THEIR_EXPIRED = (
 )
 _NO_LOGIN = (
     "The login of {name} cannot be read: correct what is named, and make it readable for the service's user "
-    "(`mailer config check` tries it), then type `mailer reload` and `mailer providers reset {typed}`; mail "
-    "goes on by itself."
+    "(`mailer config check` tries it), then type `mailer reload` and `mailer providers reset {typed}`; "
+    "sending resumes by itself."
 )
 _OUR_CLOCK = (
     "This host's clock is behind, or the certificate is not valid yet: set the clock (`timedatectl`, chrony; "
-    "`mailer doctor` looks at it); mail goes on by itself."
+    "`mailer doctor` looks at it); sending resumes by itself."
 )
 _NO_IPV6 = (
-    'This host has no way out over IPv6: mend it (`ip -6 route`), or set `directDelivery.ipVersion` to "4" '
+    'This host has no way out over IPv6: repair it (`ip -6 route`), or set `directDelivery.ipVersion` to "4" '
     "and type `mailer reload`; a server that has no IPv4 address is reached through a provider alone."
 )
 _OURSELVES = (
-    "`host` and `port` of {name} in $.forwardProviders lead back to this relay: set those that {name} tells "
-    "its customers, then type `mailer reload` and `mailer providers reset {typed}`; mail goes on by itself."
+    "`host` and `port` of {name} in $.forwardProviders lead back to this relay: set those that {name} "
+    "tells its customers, then type `mailer reload` and `mailer providers reset {typed}`; "
+    "sending resumes by itself."
 )
 _OUR_DOMAIN = (
     "The MX of the recipient's domain names this host, which accepts no mail for the domain: have the MX "

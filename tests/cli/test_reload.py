@@ -47,7 +47,7 @@ def test_the_advice_that_why_gives_for_a_refused_login_mends_it(program: str, re
         with relay.watch() if program == "watch" else relay.up() as running:
             until(lambda: list(relay.spool.glob(f"retry/*/{message}")), "the first attempt")
             told = relay.mailer("spool", "why", message).stdout
-            assert "mend `username` and `password` in $.forwardProviders" in told
+            assert "correct `username` and `password` in $.forwardProviders" in told
             assert "`mailer reload`" in told
             relay.configure(provider(server, RIGHT))
             done = relay.mailer("reload")

@@ -285,7 +285,7 @@ def test_a_key_given_twice_is_refused_where_it_stands(problems):
 def test_ten_thousand_mistakes_are_cut_off_quickly(problems):
     found = problems({f"key{at}": VALUE for at in range(10_000)})
     assert len(found) == 101
-    assert found["$"] == "and perhaps more; mend these first"
+    assert found["$"] == "and perhaps more; correct these first"
 
 
 def test_a_date_of_toml_is_no_text(problems):

@@ -89,7 +89,7 @@ def test_the_verdict_says_what_to_do_first(case: str, relay: Relay) -> None:
     for words in expected:
         assert words in told, (words, told)
     if "139" in str(script):
-        assert "mend `username`" not in told, "another password would not help"
+        assert "correct `username`" not in told, "another password would not help"
 
 
 def test_a_provider_that_took_it_is_named_with_its_own_id_and_what_250_does_not_promise(relay: Relay) -> None:
