@@ -19,7 +19,6 @@ from mailer.spool.layout import DROP, ONCE, Spool, bucket_for, scheduled_bucket_
 from mailer.spool.state import last_run, pause
 
 DAY = 86_400.0
-NOW = time.time()
 HEAVY = {
     "asyncio",
     "ssl",
@@ -51,7 +50,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 
 def moved(spool: Spool, directory: str) -> None:
-    name = accept(spool.path, now=NOW)
+    name = accept(spool.path, now=time.time())
     (spool.path / directory).mkdir(mode=0o700, exist_ok=True)
     (spool.path / "new" / name).rename(spool.path / directory / name)
 
@@ -65,7 +64,7 @@ def once_swept(age: float) -> Callable[[Spool], None]:
     def make(spool: Spool) -> None:
         (spool.path / ONCE).mkdir(mode=0o700)
         (spool.path / ONCE / "swept").touch()
-        os.utime(spool.path / ONCE / "swept", (NOW - age, NOW - age))
+        os.utime(spool.path / ONCE / "swept", (time.time() - age, time.time() - age))
 
     return make
 
@@ -74,21 +73,23 @@ WORK: dict[str, Callable[[Spool], object]] = {
     "a message is there": lambda spool: accept(spool.path),
     "a runner has one, or died with it": lambda spool: moved(spool, "cur"),
     "a receiver writes one, or died with it": lambda spool: moved(spool, "tmp"),
-    "a retry is due": lambda spool: moved(spool, f"retry/{bucket_for(NOW - 60)}"),
-    "a wrong clock named a bucket": lambda spool: moved(spool, f"retry/{bucket_for(NOW + 999 * DAY)}"),
-    "a scheduled one is due": lambda spool: moved(spool, f"retry/{scheduled_bucket_for(NOW - 60)}"),
+    "a retry is due": lambda spool: moved(spool, f"retry/{bucket_for(time.time() - 60)}"),
+    "a wrong clock named a bucket": lambda spool: moved(
+        spool, f"retry/{bucket_for(time.time() + 999 * DAY)}"
+    ),
+    "a scheduled one is due": lambda spool: moved(spool, f"retry/{scheduled_bucket_for(time.time() - 60)}"),
     "a user left one": left_as_a_drop,
     "copies are too old": lambda spool: moved(spool, "sent/20200101"),
     "keys are to be swept": once_swept(2 * 3600),
-    "the operator has paused, which is logged": lambda spool: pause.pause(spool, NOW, "ann"),
+    "the operator has paused, which is logged": lambda spool: pause.pause(spool, time.time(), "ann"),
     "the clock is doubted": lambda spool: (spool.path / "state" / "clock.json").write_text(
         '{"at":"2020-01-01T00:00:00Z"}'
     ),
 }
 NONE: dict[str, Callable[[Spool], object]] = {
     "nothing": lambda _: None,
-    "a retry is due later": lambda spool: moved(spool, f"retry/{bucket_for(NOW + 600)}"),
-    "one is scheduled": lambda spool: moved(spool, f"retry/{scheduled_bucket_for(NOW + 999 * DAY)}"),
+    "a retry is due later": lambda spool: moved(spool, f"retry/{bucket_for(time.time() + 600)}"),
+    "one is scheduled": lambda spool: moved(spool, f"retry/{scheduled_bucket_for(time.time() + 999 * DAY)}"),
     "held and failed": lambda spool: (moved(spool, "hold"), moved(spool, "failed")),
     "keys were swept": once_swept(60),
     "another program's files": lambda spool: (spool.path / "new" / "README").touch(),
