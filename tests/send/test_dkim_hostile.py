@@ -133,7 +133,7 @@ with open(sys.argv[1], "w") as report:
     report.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
 sys.exit(code)
 """
-"""Runs a command and writes its peak memory, in KiB: of our own children another test's may be the largest."""
+"""Runs a command and writes its peak memory in KiB. Of our own children another test's may be the largest."""
 
 
 def test_security_case_115_by_the_command(relay: Relay, tmp_path: Path) -> None:
