@@ -9,7 +9,7 @@ from mailer.config.presets import TENANT
 from mailer.mail.host_name import is_loopback
 from mailer.mail.lazy_pattern import compile_late
 
-_NO_URL = "is not a URL; write it as https://login.example.com/token"
+_NO_URL = "is not a URL; write it as https://host.example.com/path"
 _BLANKS = compile_late(r"\s")
 
 

@@ -538,7 +538,7 @@ def test_a_command_gets_lines_and_its_exit_code_counts(spool_path: Path, tmp_pat
     ("on_event", "words"),
     [
         (OnEvent(webhook=Secret("http://192.0.2.1/T0KEN"), secret=Secret("s")), "must begin with https://"),
-        (OnEvent(webhook=Secret("https://h.invalid/ T0KEN"), secret=Secret("s")), "is not an address"),
+        (OnEvent(webhook=Secret("https://h.invalid/ T0KEN"), secret=Secret("s")), "is not a URL"),
         (OnEvent(webhook=Secret("http://127.0.0.1:1/T0KEN"), secret=Secret("")), "is empty"),
         (OnEvent(webhook=Secret("http://127.0.0.1:1/T0KEN"), secret=Secret("s")), "Connection refused"),
         (OnEvent(command=("/nonexistent",)), "cannot be started: No such file"),
