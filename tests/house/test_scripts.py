@@ -1,10 +1,13 @@
 """What a newcomer types first works, and cleans up after itself."""
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,6 +143,30 @@ def test_a_missing_prerequisite_is_one_sentence(python: str, sentence: str, tmp_
     assert done.returncode != 0
     assert done.stderr == sentence + "\n"
     assert not (copy / ".venv").exists()
+
+
+def test_an_environment_stays_with_its_interpreter_when_another_is_installed(tmp_path: Path) -> None:
+    """Debian's, which is preferred, comes with the servers of the test bed, between two calls of ours."""
+    copy, programs = clone(tmp_path), tmp_path / "bin"
+    shutil.copytree(REPOSITORY / "scripts" / "locked", copy / "scripts" / "locked")
+    base = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]
+    subprocess.run([base, "-m", "venv", "--without-pip", str(copy / ".venv")], check=True)
+    version = subprocess.run([base, "-VV"], capture_output=True, text=True, check=True).stdout
+    made_with = hashlib.sha256(f"{copy}\n{version}{base}\n".encode()).hexdigest()
+    (copy / ".venv" / ".made-with").write_text(f"{made_with}\n")
+    locks = [path.read_bytes() for path in sorted((copy / "scripts" / "locked").glob("*.txt"))]
+    project = hashlib.sha256((copy / "pyproject.toml").read_bytes() + b"".join(locks)).hexdigest()
+    (copy / ".venv" / ".installed").write_text(f"{project} dev\n")
+    programs.mkdir()
+    for name in ("bash", "cat", "cut", "dirname", "flock", "grep", "sha256sum"):
+        (programs / name).symlink_to(f"/usr/bin/{name}")
+    other = programs / "python3"
+    other.write_text(f'#!/usr/bin/bash\necho "$*" >>{tmp_path}/asked\necho {other}\n')
+    other.chmod(0o755)
+    argv = ["/usr/bin/bash", str(copy / "scripts" / "venv"), "dev"]
+    done = subprocess.run(argv, env={"PATH": str(programs)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "asked").exists()
 
 
 def test_every_script_prints_its_usage_and_refuses_an_unknown_option(tmp_path: Path) -> None:
