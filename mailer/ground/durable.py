@@ -7,6 +7,7 @@ O_PATH descriptor cannot be synced, and the spool checks its filesystem when it 
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -47,7 +48,7 @@ def create(
 def replace(
     name: str, data: bytes, directory: int, mode: int, prepare: Callable[[int], None] | None = None
 ) -> None:
-    """Replace a file as a whole, or create it, safely even if other programs do the same at this moment.
+    """Replace a file as a whole, or create it, safely even if other threads or programs do so at this moment.
 
     After a power cut either the old or the new file exists; the new one if the directory was synced after
     this.
@@ -62,9 +63,10 @@ def replace(
     Raises:
         OSError: the new file cannot be written; the old one stays.
     """
-    temporary = f".{name}.{os.getpid()}"
+    # Of the thread: two threads of a program may replace one file, and must not write into each other's.
+    temporary = f".{name}.{threading.get_native_id()}"
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary, dir_fd=directory)  # Left by a killed program that had our process id.
+        os.unlink(temporary, dir_fd=directory)  # Left by a killed program that had our thread's id.
     create(temporary, data, directory, mode, prepare)
     try:
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,20 @@ def test_only_the_temporary_names_of_one_file_are_found(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     assert sorted(durable.unrenamed("file", directory)) == [".file.1", ".file.22"]
     os.close(directory)
+
+
+def test_threads_that_replace_one_file_do_not_write_into_each_others(tmp_path: Path, directory: int) -> None:
+    """The probes of a monitor's watchdog and of its /health have one name."""
+    begin = threading.Barrier(4)
+
+    def replace_often(letter: bytes) -> None:
+        begin.wait()
+        for _ in range(50):
+            durable.replace("file", letter * 5000, directory, 0o600)
+            content = (tmp_path / "file").read_bytes()
+            assert (len(content), len(set(content))) == (5000, 1)
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(replace_often, letter) for letter in (b"a", b"b", b"c", b"d")]:
+            done.result()
+    assert names(tmp_path) == ["file"]

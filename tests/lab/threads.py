@@ -67,10 +67,11 @@ class Worker(threading.Thread):
 class Task:
     """A simulated thread of one program."""
 
-    __slots__ = ("body", "deadline", "ended", "joiners", "program", "ready", "worker")
+    __slots__ = ("body", "deadline", "ended", "joiners", "number", "program", "ready", "worker")
 
-    def __init__(self, program: Any, body: Callable[[], None]) -> None:
+    def __init__(self, program: Any, number: int, body: Callable[[], None]) -> None:
         self.program = program
+        self.number = number
         self.body = body
         self.worker: Worker | None = None
         self.ready = True
@@ -89,6 +90,7 @@ class Scheduler:
         self._host = threading.Lock()
         self._host.acquire()
         self._tasks: list[Task] = []
+        self._spawned = 0
         self.current: Task | None = None
         self.now = start
         self.switches = 0
@@ -98,7 +100,8 @@ class Scheduler:
         """Called with the seconds by which the clock is about to jump."""
 
     def spawn(self, program: Any, body: Callable[[], None]) -> Task:
-        task = Task(program, body)
+        self._spawned += 1
+        task = Task(program, self._spawned, body)
         self._tasks.append(task)
         return task
 
@@ -278,6 +281,11 @@ class Threading:
 
     Thread = Thread
     Lock = staticmethod(threading.Lock)
+
+    @staticmethod
+    def get_native_id() -> int:
+        current = Present.scheduler.current
+        return current.number if current else 0
 
 
 class _Selector:
