@@ -15,9 +15,10 @@ from file_trees import NOBODY, give_away
 from hostile import Server
 from internet import Internet
 from signing import DOMAIN, KeyType, write_key
+from testbed.ci import only_root
 from testbed.relay import Relay
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+pytestmark = only_root("only root can become another user")
 LATE_IMPORTS = Path(__file__).parents[1] / "late_imports.py"
 
 

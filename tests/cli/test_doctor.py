@@ -21,6 +21,7 @@ from file_trees import snapshot
 from hostile import HANG, Server
 from sending import forward_to, queue
 from signing import DOMAIN
+from testbed.ci import only_root
 from testbed.name_server import NameServer, txt
 from testbed.relay import PASSWORD, Relay
 from testbed.terminal import Terminal
@@ -225,7 +226,7 @@ def test_a_certificate_that_is_fine_says_for_how_long(relay: Relay) -> None:
     assert "expires in 90 days" in doctor(relay, "--offline", code=0)["files", "tls"]["found"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@only_root("only root can become another user")
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     ("name", "content", "grade", "words"),

@@ -19,10 +19,11 @@ import pytest
 from cli_queue import Queue
 from file_trees import give_away
 from internet import Internet
+from testbed.ci import only_root
 from testbed.relay import Relay
 
 pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user"),
+    only_root("only root can become another user"),
     pytest.mark.usefixtures("unmeasured"),  # the service's user cannot write coverage's file, and says so
 ]
 SERVICE = pwd.getpwnam("nobody")

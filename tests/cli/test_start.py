@@ -1,7 +1,6 @@
 """`mailer config check` and the start of `mailer serve` say the same; following it mends the fault."""
 
 import json
-import os
 import pwd
 import re
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from receiving import issue_certificate
+from testbed.ci import only_root
 from testbed.ports import accepts
 from testbed.relay import Relay
 from testbed.tools import program
@@ -104,7 +104,7 @@ def unreadable_users(directory: Path) -> Settings:
     return {}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another user's eyes")
+@only_root("only root can look with another user's eyes")
 @pytest.mark.parametrize("stage", [unreadable_key, unreadable_users, missing_socket_directory])
 def test_following_the_advice_mends_what_the_service_cannot_read(
     stage: Callable[[Path], Settings], service: Relay
@@ -125,7 +125,7 @@ def test_following_the_advice_mends_what_the_service_cannot_read(
         assert accepts(service.port)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@only_root("only root can be another user")
 def test_a_configuration_that_the_service_cannot_read_is_one_verdict_everywhere(service: Relay) -> None:
     """78 and not 77: systemd starts nothing again that ends with it, and the mending is the same."""
     as_nobody = (program("setpriv"), f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups")
@@ -151,7 +151,7 @@ def test_a_port_that_another_program_has_is_named(relay: Relay, free_port: int) 
     assert f"cannot listen on 127.0.0.1:{other}: Address already in use" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start it as another user")
+@only_root("only root can start it as another user")
 def test_a_spool_that_a_service_cannot_make_is_no_restart_loop(service: Relay) -> None:
     """A relative spoolDir in /etc/mailer: the unit starts nothing again after 78."""
     service.spool.rmdir()

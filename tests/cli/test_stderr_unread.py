@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from http_client import ask
 from sending import MESSAGE, SENDER, TO, queue
+from testbed.ci import only_root
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 from testbed.waiting import until
@@ -282,7 +283,7 @@ def test_a_long_line_is_written_to_its_end_before_another(relay: Relay) -> None:
     assert MISSING.match(last)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@only_root("only root can become somebody else")
 @pytest.mark.parametrize("kind", [Pipe, StoppedTerminal])
 def test_another_users_standard_error_does_not_hold_a_program_up(relay: Relay, kind: type[Unread]) -> None:
     """It may be written, not opened: as that of `sudo -u mailer`, or of a container's unprivileged user."""

@@ -14,13 +14,14 @@ from tempfile import TemporaryDirectory
 import pytest
 from receiving import issue_certificate
 from signing import KeyType, write_key
+from testbed.ci import only_root
 from testbed.relay import Relay
 
 from mailer.config.secrets import FromCommand, FromFile, Secret, SecretError
 from mailer.config.trust import Untrusted, open_trusted, owners_of, trusted_directory
 
 NOBODY = pwd.getpwnam("nobody")
-only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+as_root = only_root("only root can give files away")
 
 
 def give_away(path: Path) -> None:
@@ -38,8 +39,8 @@ def for_its_group(path: Path) -> None:
 
 DEFECTS = [
     for_everybody,
-    pytest.param(give_away, marks=only_root),
-    pytest.param(for_its_group, marks=only_root),
+    pytest.param(give_away, marks=as_root),
+    pytest.param(for_its_group, marks=as_root),
 ]
 
 
@@ -91,7 +92,7 @@ def test_whoever_could_change_the_file_is_found_and_the_command_mends_it(
     assert opened(path)
 
 
-@only_root
+@as_root
 def test_the_link_of_another_is_not_followed_even_where_everybody_may_put_one(tmp_path: Path) -> None:
     place = tmp_path / "tmp"
     place.mkdir()
@@ -106,7 +107,7 @@ def test_the_link_of_another_is_not_followed_even_where_everybody_may_put_one(tm
     assert f"{link} belongs to user nobody" in refused(link)
 
 
-@only_root
+@as_root
 def test_the_private_group_of_ones_own_may_write_and_one_with_an_acl_may_not(file: Path) -> None:
     file.chmod(0o660)
     assert opened(file)  # The group of root, in which there is nobody else.
@@ -155,7 +156,7 @@ def test_nothing_stays_open(file: Path) -> None:
     assert len([*Path("/proc/self/fd").iterdir()]) == before
 
 
-@only_root
+@as_root
 def test_root_trusts_the_owner_of_the_spool_with_keys_and_nobody_with_programs(
     file: Path, tmp_path: Path
 ) -> None:
@@ -262,7 +263,7 @@ def test_what_everybody_can_read_is_refused(everything: Relay, name: str) -> Non
 
 
 @pytest.mark.security_case(102)
-@only_root
+@as_root
 def test_root_takes_no_configuration_from_the_current_directory() -> None:
     """Security case 102: a stranger's file, in a directory that root happens to be in, names a command."""
     with TemporaryDirectory(prefix="mailer-test-") as name:

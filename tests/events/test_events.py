@@ -19,6 +19,7 @@ from event_hook import DROP, HANG, SECRET, Hook, hook
 from hostile import Server
 from http_client import ask
 from sending import forward_to, queue
+from testbed.ci import only_root
 from testbed.faketime import faketime
 from testbed.relay import Relay
 from testbed.waiting import until
@@ -708,7 +709,7 @@ def test_a_run_that_mail_has_taken_all_the_time_of_tells_a_little(
         assert names(made.taken) == ["sent a@x.example"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@only_root("only root can become another user")
 def test_a_command_runs_as_the_spools_owner_without_our_environment(tmp_path: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     with TemporaryDirectory(prefix="mailer-test-") as name:

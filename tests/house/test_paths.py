@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from testbed.capability import tracer
+from testbed.ci import only_root
 from testbed.relay import Relay
 
 MAILER = Path(__file__).resolve().parents[2] / "mailer"
@@ -156,7 +157,7 @@ def test_the_rule_lets_pass_what_is_relative_to_a_descriptor(source: str) -> Non
 
 # What root really does.
 
-only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root works in directories of others")
+as_root = only_root("only root works in directories of others")
 NOBODY = pwd.getpwnam("nobody")
 CALLS = (
     "chmod,fchmodat,chown,lchown,fchownat,unlink,unlinkat,rename,renameat,renameat2,mkdir,mkdirat,openat,open"
@@ -211,7 +212,7 @@ COMMANDS = (
 
 
 @pytest.mark.security_case(104, 116)
-@only_root
+@as_root
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_root_changes_nothing_by_its_path(shared: Relay, tmp_path: Path, command: list[str]) -> None:
@@ -235,7 +236,7 @@ def test_root_changes_nothing_by_its_path(shared: Relay, tmp_path: Path, command
 
 
 @pytest.mark.security_case(104)
-@only_root
+@as_root
 @pytest.mark.usefixtures("unmeasured")
 def test_root_binds_a_unix_socket_without_going_by_its_path_twice(shared: Relay, tmp_path: Path) -> None:
     log = tmp_path / "calls"
@@ -248,7 +249,7 @@ def test_root_binds_a_unix_socket_without_going_by_its_path_twice(shared: Relay,
 
 
 @pytest.mark.security_case(104)
-@only_root
+@as_root
 @pytest.mark.parametrize(
     "theirs", ["keys", "keys/mail.private", "users.json", "users.json.lock", "smtp.sock"]
 )
@@ -272,7 +273,7 @@ def test_a_link_that_lies_in_the_way_leads_root_nowhere(shared: Relay, theirs: s
 
 
 @pytest.mark.security_case(116)
-@only_root
+@as_root
 def test_what_root_makes_before_the_first_start_is_for_the_group_of_the_directory(tmp_path: Path) -> None:
     """Security case 116: as in systemd/mailer.service, the configuration is root's and the group's."""
     relay = Relay(tmp_path)

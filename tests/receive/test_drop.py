@@ -15,6 +15,7 @@ from spool_crash import InPlace, dying_at
 from spool_runner import run_once
 from spool_walk import walk
 from testbed.capability import with_own_mounts
+from testbed.ci import only_root
 from testbed.relay import USERNAME, Relay
 
 from mailer.cli import drops
@@ -37,7 +38,7 @@ from mailer.spool.drop import Kind
 from mailer.spool.ids import new_id
 from mailer.spool.layout import DROP, ONCE, Spool
 
-only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+as_root = only_root("only root can give a file to another user")
 TEXT = b"From: app@example.com\r\nSubject: drop\r\n\r\n.hello\r\n"
 MAIL, TO = f"MAIL FROM:<{USER}> SIZE={len(TEXT)}", "RCPT TO:<sent@example.net>"
 ANN, EVE = 4711, 4712
@@ -216,7 +217,7 @@ def odd(spool: Spool, name: str, kind: str) -> None:
             elsewhere.rename(path)
 
 
-@only_root
+@as_root
 @pytest.mark.security_case(132)
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "hard link", "moved"])
 def test_what_was_not_made_here_is_not_read(spool: Spool, kind: str) -> None:
@@ -283,7 +284,7 @@ def test_what_is_refused_for_good_is_put_by_and_nothing_of_it_is_queued(
     assert receiver.log == []
 
 
-@only_root
+@as_root
 @pytest.mark.security_case(134)
 def test_users_take_turns_and_one_that_is_limited_keeps_no_other_back(spool: Spool) -> None:
     rules = RateRules(
@@ -301,7 +302,7 @@ def test_users_take_turns_and_one_that_is_limited_keeps_no_other_back(spool: Spo
     assert any("a drop was not submitted" in line and "451 4.7.1" in line for line in receiver.log)
 
 
-@only_root
+@as_root
 @pytest.mark.security_case(134)
 def test_drops_that_have_to_wait_are_tried_ever_less_often(spool: Spool) -> None:
     """By one program that stays; each try has a line in the ledger."""
@@ -344,7 +345,7 @@ def test_a_drop_that_goes_ends_its_users_pauses_and_a_clock_that_is_set_back_too
     assert not pauses.lasts(ANN)
 
 
-@only_root
+@as_root
 @pytest.mark.security_case(134)
 def test_the_lines_and_files_that_one_user_makes_by_refusals_are_bounded(spool: Spool) -> None:
     receiver, nobody, now = Receiver(spool), 4799, [1e9]
@@ -362,7 +363,7 @@ def test_the_lines_and_files_that_one_user_makes_by_refusals_are_bounded(spool: 
     assert len(queued(spool)) == 1
 
 
-@only_root
+@as_root
 @pytest.mark.security_case(134)
 def test_all_runs_together_refuse_no_more_of_one_user(spool: Spool) -> None:
     for _ in range(45):
@@ -378,7 +379,7 @@ def test_all_runs_together_refuse_no_more_of_one_user(spool: Spool) -> None:
     assert Receiver(spool).take_in() == 20
 
 
-@only_root
+@as_root
 @pytest.mark.security_case(134)
 def test_runs_of_cron_together_refuse_no_more_of_one_user(relay: Relay) -> None:
     with Spool.open(relay.spool, create=True) as spool:
@@ -391,7 +392,7 @@ def test_runs_of_cron_together_refuse_no_more_of_one_user(relay: Relay) -> None:
         assert (len(told), drop.summary(spool).waiting) == (20, 5)
 
 
-@only_root
+@as_root
 @pytest.mark.security_case(134)
 def test_a_sender_that_stays_refuses_no_more_of_a_user_who_removes_the_refused(relay: Relay) -> None:
     relay.configure({"localUsers": [{"login": str(os.getuid()), "user": USERNAME}]})
@@ -481,7 +482,7 @@ def test_some_drops_that_have_to_wait_are_passed_over(spool: Spool, waiting: int
         each.release()
 
 
-@only_root
+@as_root
 @pytest.mark.security_case(135)
 def test_a_user_that_nobody_has_mapped_is_told_of_by_number(spool: Spool) -> None:
     receiver, name = Receiver(spool), leave(spool, uid=4713)
@@ -534,7 +535,7 @@ def test_what_lies_there_is_counted_and_told(spool: Spool) -> None:
     assert "; 1 not made by mailer-sendmail: " in said
 
 
-@only_root
+@as_root
 @pytest.mark.security_case(133)
 def test_a_users_own_filesystem_among_the_drops_keeps_nothing_back(relay: Relay) -> None:
     """Not even root may look at what a user has mounted there with fusermount."""

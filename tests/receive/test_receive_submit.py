@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from receiving import CLOSED, OPEN, certificate, login, running
+from testbed.ci import only_root
 from testbed.relay import Relay
 from testbed.tools import program
 from testbed.waiting import until
@@ -28,7 +29,7 @@ from mailer.receive.users.auth import Identity
 from mailer.receive.users.local_users import LocalUser, PeerIds, peer_ids, user_of
 from mailer.receive.users.rates import Rate, RateLimiter, RateRules
 
-only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+as_root = only_root("only root can become another user")
 CRON, WEB, MEMBER, STRANGER = 4711, 4712, 4713, 4714
 GROUP = 4800
 MESSAGE = "From: a@web.example\r\n\r\nhello\r\n"
@@ -184,7 +185,7 @@ def test_a_name_in_the_header_gets_the_domain_before_it_is_judged(directory):
         assert replies[-1].startswith("553 5.7.1 web may not send as root@other.example, which ")
 
 
-@only_root
+@as_root
 def test_each_program_is_who_it_is(directory):
     users = (LocalUser("ops", uid=CRON), LocalUser("web", uid=WEB), LocalUser("web", gid=GROUP))
     with receiver(directory, users) as (server, path):
@@ -203,7 +204,7 @@ def test_each_program_is_who_it_is(directory):
     assert stored.count(b"Spool-User: web\r\nSpool-Peer: unix:4713\r\n") == 1
 
 
-@only_root
+@as_root
 def test_a_mapped_program_that_only_holds_places_gives_way(directory):
     """Security case 108 at this socket: it is known, and still not before one that does something."""
     with receiver(directory, (LocalUser("ops"),), replace(CLOSED, max_connections=4)) as (_, path):
@@ -215,7 +216,7 @@ def test_a_mapped_program_that_only_holds_places_gives_way(directory):
             each.close()
 
 
-@only_root
+@as_root
 def test_the_receiver_takes_its_socket_from_the_configuration(directory: Path) -> None:
     path = directory / "submit.sock"
     relay = Relay(directory, {"submitSocket": str(path), "localUsers": []})

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from http_client import ask
+from testbed.ci import only_root
 from testbed.relay import Relay
 from testbed.sendmail import unpacked, write_sendmail
 from testbed.tools import node_modules, program
@@ -24,7 +25,7 @@ from testbed.waiting import until
 
 from mailer import __version__
 
-only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+as_root = only_root("only root can become another user")
 TESTBED = Path(__file__).parents[1] / "testbed"
 CRON, STRANGER = 4711, 4712
 
@@ -103,7 +104,7 @@ def header(stored: bytes) -> bytes:
     return stored.partition(b"Spool-Length: ")[2].partition(b"\r\n")[2].partition(b"\r\n\r\n")[0] + b"\r\n"
 
 
-up_and_down = pytest.mark.parametrize("door", ["up", pytest.param("down", marks=only_root)], indirect=True)
+up_and_down = pytest.mark.parametrize("door", ["up", pytest.param("down", marks=as_root)], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -416,7 +417,7 @@ def test_mailq_lists_and_newaliases_has_nothing_to_make(door, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-@only_root
+@as_root
 @pytest.mark.parametrize("option", ["-bp", "-q"])
 @pytest.mark.parametrize("closed", ["file", "directory"])
 def test_the_queue_is_not_shown_to_other_users_and_they_hear_why(door, option, closed):
@@ -430,7 +431,7 @@ def test_the_queue_is_not_shown_to_other_users_and_they_hear_why(door, option, c
     assert b"stranger: only root and the spool's owner see the queue" in done.stderr
 
 
-@only_root
+@as_root
 def test_each_program_submits_as_who_it_is(door):
     mapped = write_sendmail(door.directory, door.socket, name="mapped", uid=CRON)
     stranger = write_sendmail(door.directory, door.socket, name="stranger", uid=STRANGER)
@@ -586,7 +587,7 @@ def test_without_a_receiver_the_same_is_refused(down, change, code, words):
     assert not (down.relay.spool / "new").exists() or down.queued() == []
 
 
-@only_root
+@as_root
 def test_root_writes_as_the_spools_owner(down):
     down.relay.mailer("spool", "ls")
     with down.relay.serve():
@@ -601,7 +602,7 @@ def test_root_writes_as_the_spools_owner(down):
     assert {path.stat().st_uid for path in down.relay.spool.rglob("*")} == {nobody.pw_uid}
 
 
-@only_root
+@as_root
 def test_who_may_not_write_to_the_spool_is_told_to_come_again(down):
     """A configuration that is not for them is not even looked for."""
     stranger = write_sendmail(down.directory, down.socket, name="stranger", uid=STRANGER)
@@ -610,7 +611,7 @@ def test_who_may_not_write_to_the_spool_is_told_to_come_again(down):
     assert not down.relay.spool.exists()
 
 
-@only_root
+@as_root
 @pytest.mark.security_case(135)
 def test_who_may_not_write_to_the_spool_leaves_mail_as_nobody_else(down):
     """With real users: one that is mapped, one that may not send as another, and one that is not mapped."""
@@ -663,7 +664,7 @@ def test_who_may_not_write_to_the_spool_leaves_mail_as_nobody_else(down):
     assert len(down.queued()) == 1
 
 
-@only_root
+@as_root
 @pytest.mark.parametrize("how", ["full", "closed", "not set up", "gone"])
 def test_what_the_drop_directory_does_not_take_is_not_half_there(down, how):
     down.close()

@@ -17,12 +17,13 @@ from tempfile import TemporaryDirectory
 import pytest
 from sendmail_callers import BCC, CALLERS, TO, Call, cron
 from spool_strace import attach
+from testbed.ci import only_root
 from testbed.process import ServerProcess
 from testbed.relay import PASSWORD, USERNAME, Relay
 from testbed.sendmail import unpacked, write_sendmail
 from testbed.waiting import until
 
-only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+as_root = only_root("only root can become another user")
 ANN = 4711
 ALL = os.environ.get("MAILER_CLIENT_KILLS") == "all"
 CALLS = (
@@ -130,7 +131,7 @@ def test_each_mail_is_there_once_or_its_program_fails_whenever_the_receiver_is_k
     assert number > 1 or died, "the hand-over needs this call"
 
 
-@only_root
+@as_root
 @pytest.mark.parametrize("whose", ["root's", "another user's"])
 def test_each_delivers_while_no_receiver_runs(host: Host, whose: str) -> None:
     """Root's sendmail writes to the spool, and another user's leaves the mail in `drop/`."""
@@ -152,7 +153,7 @@ def test_each_delivers_while_no_receiver_runs(host: Host, whose: str) -> None:
         assert (each.returncode, host.count(name)) == (0, 1), each
 
 
-@only_root
+@as_root
 def test_what_needs_an_answer_gets_one_without_a_receiver_for_who_may_write_to_the_spool(host: Host) -> None:
     with host.relay.serve():
         pass
@@ -167,7 +168,7 @@ def test_what_needs_an_answer_gets_one_without_a_receiver_for_who_may_write_to_t
     assert b"Is `mailer serve` running, with submitSocket set?" in done.stderr
 
 
-@only_root
+@as_root
 @pytest.mark.parametrize("when", ["up", "down"])
 def test_a_job_of_debians_cron_is_mailed(host: Host, when: str) -> None:
     text = f"hello-from-{when}"

@@ -9,6 +9,7 @@ from intruders import INTRUDERS, make_link
 from spool_runner import claims_of, run_once
 from spool_strategies import NOW, accept, envelope, receive
 from spool_walk import only, walk
+from testbed.ci import only_root
 
 from mailer.spool.ids import new_id
 from mailer.spool.layout import Place, Spool, Spot
@@ -96,7 +97,7 @@ def test_a_file_with_a_second_link_is_left_alone_and_reported(
     assert walk(spool_path)[name].kinds[-1] == "committing"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@only_root("only root can give a file away")
 def test_another_users_file_is_left_alone_and_reported(spool_path: Path) -> None:
     name = accept(spool_path)
     os.chown(spool_path / "new" / name, 4711, 4711)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from spool_runner import attempt, claims_of, settle
 from spool_strategies import NOW, accept, envelope, receive
 from spool_walk import walk
+from testbed.ci import only_root
 
 from mailer.spool.due import due_buckets
 from mailer.spool.layout import Place, Spool, SpoolError, Spot, bucket_for, bucket_time, day_for
@@ -152,7 +153,7 @@ def test_a_spool_that_is_not_there_is_made_only_when_asked(spool_path: Path) -> 
     assert sorted(path.name for path in spool_path.iterdir()) == names
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@only_root("only root can give a directory away")
 def test_a_spool_of_another_user_is_refused_with_what_to_do(spool_path: Path) -> None:
     spool_path.mkdir()
     os.chown(spool_path, 4711, 4711)
