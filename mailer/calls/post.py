@@ -76,8 +76,7 @@ async def post(
         TimeoutError: the exchange took too long.
         CallError: there is no response.
     """
-    # Imported here because it takes 0.2 s, and most runs make no request.
-    from aiohttp import ClientError, ClientSession, ClientTimeout  # noqa: PLC0415
+    from aiohttp import ClientError, ClientSession, ClientTimeout  # noqa: PLC0415 - takes 0.2 s, for few runs
 
     try:
         proxy, login = proxied(url)

@@ -131,7 +131,7 @@ async def keep_taking_in(
 def context_for(
     loaded: Loaded, spool: Spool, committer: "Committer", log: MailLog, *, logins: bool = True
 ) -> "ReceiverContext":
-    """Make the service for sessions that run outside of the receiver.
+    """Make the context of sessions that run outside of the receiver.
 
     Args:
         loaded: the configuration.
@@ -143,7 +143,7 @@ def context_for(
 
     Raises:
         ConfigError: a receiver would not start with this configuration.
-        SecretError, OSError: as `receiver.service`.
+        SecretError, OSError: as `receiver.context`.
     """
     from mailer.cli import receiver  # noqa: PLC0415 - as above
     from mailer.config import checks  # noqa: PLC0415 - as above

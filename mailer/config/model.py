@@ -292,6 +292,11 @@ class Config(Group, frozen=True, kw_only=True):
         return "::1" if self.smtp_host == "::1" else "127.0.0.1"
 
     @property
+    def bounce_address(self) -> str:
+        """The address that `bounce` names; empty: it is `sender` or `off`."""
+        return "" if self.bounce in {BOUNCE_SENDER, BOUNCE_OFF} else self.bounce
+
+    @property
     def auth_required(self) -> bool:
         """Whether clients must log in: if `requireAuth` is on or, as in the Go relay, if there is a login."""
         return self.security.require_auth or bool(self.default_username)

@@ -3,6 +3,7 @@
 No reply reveals a path, the text of an exception or other internals.
 """
 
+import re
 import shlex
 from errno import EDQUOT, ENOSPC
 from functools import lru_cache
@@ -23,6 +24,8 @@ RECIPIENT_TWICE = Reply(250, ("2.1.5 Recipient ok, and already there: one copy w
 AUTHENTICATED = Reply(235, ("2.7.0 Authentication successful",))
 CANNOT_VERIFY = Reply(252, ("2.1.5 Cannot verify the address here; send to it and see",))
 GO_AHEAD = Reply(354, ("End data with <CR><LF>.<CR><LF>",))
+
+_QUEUED = re.compile(r"queued as ([0-9A-Z]{26})( \(before)?")
 
 STARTING_TLS = Reply(220, ("2.0.0 Begin TLS",))
 
@@ -163,6 +166,17 @@ class Repeated(Reply, frozen=True):
 
 def repeated(message_id: str) -> Repeated:
     return Repeated(250, (f"2.0.0 Ok: queued as {message_id} (before, under this Idempotency-Key)",))
+
+
+def read_queued(reply: Reply) -> tuple[str, bool]:
+    """Read a reply of `queued` or `repeated`: return the id, and whether the message was queued before.
+
+    Raises:
+        ValueError: it is another reply.
+    """
+    if (found := _QUEUED.search(reply.lines[-1])) is None:
+        raise ValueError(f"not the reply to a queued message: {reply}")
+    return found[1], found[2] is not None
 
 
 def other_mail(message_id: str) -> Reply:

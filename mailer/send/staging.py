@@ -6,7 +6,7 @@ recipients. Its sender may be a real address too, to which the next server would
 
 from dataclasses import dataclass
 
-from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
+from mailer.config.model import Config
 from mailer.mail.envelope import Envelope
 from mailer.mail.patterns import AddressPatterns
 from mailer.mail.reply import printable
@@ -30,7 +30,7 @@ class Staging:
         """Return the configured check; None if `redirectAllTo` is off, and mail goes to its recipients."""
         if not config.redirect_all_to:
             return None
-        told = () if config.bounce in {BOUNCE_OFF, BOUNCE_SENDER} else (config.bounce,)
+        told = (config.bounce_address,) if config.bounce_address else ()
         return cls(
             AddressPatterns.of((config.redirect_all_to, *config.allowed_recipients)), AddressPatterns.of(told)
         )

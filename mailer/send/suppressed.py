@@ -8,7 +8,7 @@ would give up on all of them after one 550.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
+from mailer.config.model import Config
 from mailer.config.own_name import own_name
 from mailer.mail import clock
 from mailer.mail.clock import Clock
@@ -26,7 +26,7 @@ class Suppressed:
 
     def __init__(self, config: Config, spool: Spool, clock: Clock) -> None:
         postmasters = {f"postmaster@{name}" for name in (own_name(config), config.origin_domain) if name}
-        told = set() if config.bounce in {BOUNCE_OFF, BOUNCE_SENDER} else {config.bounce}
+        told = {config.bounce_address} if config.bounce_address else set()
         self._exempt = frozenset(map(compared, postmasters | told))
         """Our own addresses, to which the list does not apply."""
         self._spool = spool

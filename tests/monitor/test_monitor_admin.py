@@ -20,6 +20,7 @@ from hostile import HANG, Server, per_address, reached
 from http_client import ask, post
 from sending import TO, forward_to, queue
 from spool_walk import walk
+from testbed.ci import only_root
 from testbed.faketime import clock_set
 from testbed.ports import LOOPBACK
 from testbed.proc import children, opened
@@ -246,7 +247,7 @@ def test_the_run_inherits_no_open_connection(relay: Relay) -> None:
             assert not [each for each in shared if each.startswith("socket:")]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@only_root("only root can become another user")
 def test_root_leaves_no_file_of_its_own_in_another_users_spool() -> None:
     with TemporaryDirectory(prefix="mailer-test-") as directory:
         Path(directory).chmod(0o711)

@@ -493,7 +493,7 @@ DEFECTS = (
         "replayed-to-the-same",
         "a recipient gets a message twice, since its address was typed with other capitals",
         "cli/spool/replay.py",
-        "            had = map(_mailbox, recipients)\n",
+        "            had = map(mailbox, recipients)\n",
         "            had = iter(recipients)\n",
         ("cli/test_cli_replay.py",),
     ),

@@ -1,13 +1,9 @@
 """`mailer spool replay`: send a message again, to another address, as a new message."""
 
 import os
-import re
 import sys
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from functools import partial
-from ipaddress import IPv6Address
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,20 +14,16 @@ from mailer.cli.options import config_option, examples, json_of, parent_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import tell
 from mailer.cli.setup import acting_as_owner, become_owner, configuration, open_log, operator_name
+from mailer.cli.spool.addressed import addressed, mailbox
 from mailer.cli.spool.selection import locate
 from mailer.config.load import Loaded
-from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
 from mailer.mail.address import check_address
-from mailer.mail.patterns import compared
-from mailer.mail.reply import Reply, printable
-from mailer.maillog.by_id import lines_of
+from mailer.mail.reply import printable
 from mailer.maillog.events import Level, MailLog
-from mailer.maillog.search import Query
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.idempotency import name_of_replay
-from mailer.spool.ids import earliest
-from mailer.spool.layout import LOG, Place, Spool
-from mailer.spool.scan import QUEUE, find
+from mailer.spool.layout import Place, Spool
+from mailer.spool.scan import QUEUE
 from mailer.spool.view.inspect import View
 
 if TYPE_CHECKING:
@@ -39,11 +31,6 @@ if TYPE_CHECKING:
     from mailer.spool.committer import Committer
 
 _WHOLE = (*(place for place in QUEUE if place is not Place.CORRUPT), Place.SENT)
-_PASSES = 10
-"""How often to search for a message again that is moved between the search and the opening of its file."""
-_MAX_COPIES = 20
-"""How many times in a row a message may be the copy of a copy, before its history is not followed further."""
-_QUEUED_AS = re.compile(r"queued as ([0-9A-Z]{26})")
 
 
 def _address(_: click.Context, option: click.Parameter, given: Any) -> Any:  # noqa: ANN401 - click's signature
@@ -116,20 +103,12 @@ def replay(  # noqa: PLR0913 - one for each option
     """
     operator = printable(by, 64) or operator_name(os.environ)
     replayed = _Replay(message_id, recipients, sender, operator, name_of_replay(once) if once else "")
+    code = Exit.OK
     try:
-        reply = replayed.carry_out(configuration(), really=really)
-    except _Refused as refused:
-        return _report(replayed, "", str(refused), Exit.DATA, as_json=as_json)
+        new, said = replayed.carry_out(configuration(), really=really)
     except Failure as failure:
-        return _report(replayed, "", str(failure), failure.code, as_json=as_json)
-    if reply.positive:
-        return _report(replayed, _id_in(reply), str(reply), Exit.OK, as_json=as_json)
-    code = Exit.DATA if reply.permanent else Exit.TEMPORARY
-    return _report(replayed, "", f"message {replayed.id} is not sent again: {reply}", code, as_json=as_json)
-
-
-class _Refused(Exception):
-    """The message is not sent again; the text says why."""
+        new, said, code = "", str(failure), failure.code
+    return _report(replayed, new, said, code, as_json=as_json)
 
 
 class _Replay:
@@ -138,23 +117,24 @@ class _Replay:
     def __init__(self, prefix: str, to: Sequence[str], sender: str | None, operator: str, once: str) -> None:
         self.id = prefix
         """The beginning of the message's id, and the whole id once the message was found."""
-        self.to = tuple({_mailbox(address): address for address in reversed(to)}.values())[::-1]
+        self.to = tuple({mailbox(address): address for address in reversed(to)}.values())[::-1]
         self.sender = "" if sender == "<>" else sender
         """The envelope sender of the copy; None: the default, until the configuration was read."""
         self._operator = operator
         self._once = once
         """See `transfer.replay`."""
 
-    def carry_out(self, loaded: Loaded, *, really: bool) -> Reply:
-        """Queue the copy; return the last reply, which is positive once it is durable.
+    def carry_out(self, loaded: Loaded, *, really: bool) -> tuple[str, str]:
+        """Queue the copy durably; return its id, and the reply to it.
 
         Raises:
-            Failure: there is no such message, or it has too many recipients.
-            _Refused: it cannot be read, or a recipient had it.
+            Failure: there is no copy; the text says why.
         """
         config = loaded.config
         if self.sender is None:
-            self.sender = _default_sender(config)
+            # The author of a message did not order its copy, and must learn neither of its failure nor of its
+            # address.
+            self.sender = config.bounce_address
         if len(self.to) > config.max_recipients:
             raise Failure(
                 Exit.USAGE,
@@ -180,42 +160,45 @@ class _Replay:
             return loop.run(self._submit(context, committer, log, view, entry))
 
     def _open(self, spool: Spool) -> View:
-        for _ in range(_PASSES):
-            spot = locate(spool, self.id, (*QUEUE, Place.SENT))
-            if spot.place is Place.CORRUPT:
-                raise _Refused(f"{spot.name} is in corrupt/: what cannot be read is never sent")
-            try:
-                view = View.open(spool, spot)
-            except FileNotFoundError:
-                continue
-            except Corrupt as error:
-                raise _Refused(f"{spot.name} cannot be read: {error}") from error
-            self.id = spot.name
-            return view
-        raise Failure(Exit.TEMPORARY, f"{self.id}: it moves on faster than it can be opened; try again")
+        self.id = locate(spool, self.id, (*QUEUE, Place.SENT)).name
+        try:
+            view = View.find(spool, self.id)
+        except Corrupt as error:
+            raise Failure(Exit.DATA, f"{self.id} cannot be read: {error}") from error
+        except TimeoutError as error:
+            raise Failure(Exit.TEMPORARY, f"{error}; try again") from error
+        if view is None:
+            raise Failure(Exit.NO_INPUT, f"{self.id} has just left the spool")
+        if view.spot.place is Place.CORRUPT:
+            view.close()
+            raise Failure(Exit.DATA, f"{self.id} is in corrupt/: what cannot be read is never sent")
+        return view
 
     def _checked(self, spool: Spool, view: View, *, really: bool) -> Entry:
         try:
             entry = view.entry()
             view.check(entry)
         except Corrupt as error:
-            raise _Refused(f"{self.id} is damaged, and what is damaged is never sent: {error}") from error
+            text = f"{self.id} is damaged, and what is damaged is never sent: {error}"
+            raise Failure(Exit.DATA, text) from error
         if really:
             return entry
-        wanted = {_mailbox(address): address for address in self.to}
-        for message_id, recipients in _copied(spool, self.id, entry):
-            had = map(_mailbox, recipients)
+        wanted = {mailbox(address): address for address in self.to}
+        for message_id, recipients in addressed(spool, self.id, entry):
+            had = map(mailbox, recipients)
             if again := [wanted[address] for address in had if address in wanted]:
-                raise _Refused(
+                raise Failure(
+                    Exit.DATA,
                     f"{', '.join(again)}: message {message_id} was for this address, which may get it "
                     f"twice; to try what it has not got, type mailer spool retry {message_id}; to send it "
-                    "again all the same, add --really"
+                    "again all the same, add --really",
                 )
         return entry
 
     async def _submit(
         self, context: "ReceiverContext", committer: "Committer", log: MailLog, view: View, entry: Entry
-    ) -> Reply:
+    ) -> tuple[str, str]:
+        from mailer.receive.replies import read_queued  # noqa: PLC0415 - imported above
         from mailer.receive.transfer import Original, replay  # noqa: PLC0415 - imported above
 
         committer.start()
@@ -227,66 +210,14 @@ class _Replay:
             )
         finally:
             committer.close()
-        if reply.positive:
-            # If the copy was queued before, the process that did so may have died before it logged that.
-            new = _id_in(reply)
-            reason = f"as {new}" if str(reply).endswith(new) else f"as {new}, by the same request before"
-            log.message("replayed", id=self.id, to=self.to, by=self._operator, reason=reason)
-        return reply
-
-
-def _default_sender(config: Config) -> str:
-    """Return the address that `bounce` names, or else the null sender.
-
-    The author of a message did not order its copy, and must learn neither of its failure nor of its address.
-    """
-    return "" if config.bounce in {BOUNCE_OFF, BOUNCE_SENDER} else config.bounce
-
-
-def _mailbox(address: str) -> str:
-    """Return an address in a form that is the same for all spellings of one mailbox."""
-    local, at, domain = unicodedata.normalize("NFC", compared(address)).rpartition("@")
-    if domain.startswith("[ipv6:") and domain.endswith("]"):
-        with suppress(ValueError):
-            domain = f"[ipv6:{IPv6Address(domain[6:-1])}]"
-    return f"{local}{at}{domain}"
-
-
-def _copied(spool: Spool, message_id: str, entry: Entry) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield the ids and recipients of a message, of the one that it is a copy of, and so on.
-
-    An original that has left the spool is looked up in the ledger.
-    """
-    yield message_id, [recipient.address for recipient in entry.envelope.recipients]
-    original = entry.state.replays
-    for _ in range(_MAX_COPIES):
-        if not original:
-            return
-        recipients, before = _recorded(spool, original)
-        yield original, recipients
-        original = before
-
-
-def _recorded(spool: Spool, message_id: str) -> tuple[Sequence[str], str]:
-    """Return the recipients of a message, and the id of the one that it is a copy of, empty if none."""
-    for spot in find(spool, message_id, (*QUEUE, Place.SENT)):
-        try:
-            with View.open(spool, spot) as view:
-                entry = view.entry()
-        except (FileNotFoundError, Corrupt):
-            continue
-        return [recipient.address for recipient in entry.envelope.recipients], entry.state.replays
-    query = Query(id=message_id, nothing_before=earliest(message_id))
-    for line, _ in lines_of(partial(spool.directory, LOG), query):
-        if line.event == "accepted":
-            return line.to, line.replays
-    return (), ""
-
-
-def _id_in(reply: Reply) -> str:
-    """Return the id of the message that a positive reply says is queued."""
-    found = _QUEUED_AS.search(str(reply))
-    return found[1] if found else ""
+        if not reply.positive:
+            code = Exit.DATA if reply.permanent else Exit.TEMPORARY
+            raise Failure(code, f"message {self.id} is not sent again: {reply}")
+        # If the copy was queued before, the process that did so may have died before it logged that.
+        new, repeated = read_queued(reply)
+        reason = f"as {new}, by the same request before" if repeated else f"as {new}"
+        log.message("replayed", id=self.id, to=self.to, by=self._operator, reason=reason)
+        return new, str(reply)
 
 
 def _report(replayed: _Replay, new: str, said: str, code: Exit, *, as_json: bool) -> Exit:

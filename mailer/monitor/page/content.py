@@ -22,12 +22,9 @@ from mailer.monitor.page.sanitised import sanitised
 from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import is_id
-from mailer.spool.layout import Place, Spool
-from mailer.spool.scan import QUEUE, find
+from mailer.spool.layout import Spool
 from mailer.spool.view.inspect import View
 
-_PASSES = 10
-"""How often to search for a message again that is moved between the search and the opening of its file."""
 _LINES = 5000
 """Lines of a text that are shown."""
 _PIECE = 400
@@ -104,19 +101,17 @@ def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
 
 
 def _read(spool: Spool, message_id: str) -> Content:
-    for _ in range(_PASSES):
-        spot = next(iter(find(spool, message_id, (*QUEUE, Place.SENT))), None)
-        if spot is None:
+    try:
+        found = View.find(spool, message_id)
+        if found is None:
             raise Refusal(HTTPStatus.NOT_FOUND, "it is no longer in the spool")
-        try:
-            with View.open(spool, spot) as view:
-                entry = view.entry()
-                return read(view.read(entry, 0, MAX_READ), entry.length)
-        except FileNotFoundError:
-            continue
-        except Corrupt as error:
-            raise Refusal(HTTPStatus.CONFLICT, f"it cannot be read: {error}") from error
-    raise Refusal(HTTPStatus.CONFLICT, "it moves on faster than it can be read: try again")
+        with found as view:
+            entry = view.entry()
+            return read(view.read(entry, 0, MAX_READ), entry.length)
+    except Corrupt as error:
+        raise Refusal(HTTPStatus.CONFLICT, f"it cannot be read: {error}") from error
+    except TimeoutError as error:
+        raise Refusal(HTTPStatus.CONFLICT, f"{error}: try again") from error
 
 
 def _body(message_id: str, content: Content) -> Markup:

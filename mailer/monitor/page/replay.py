@@ -4,7 +4,6 @@ import os
 import re
 from http import HTTPStatus
 
-from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER
 from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.page.actions import BY
@@ -47,7 +46,7 @@ def routes(context: MonitorContext, door: Door, sessions: Sessions) -> tuple[Rou
             proof=proof,
             key=_KEY,
             random=os.urandom(16).hex(),
-            reports=_reports(context.config.bounce),
+            reports=context.config.bounce_address or "no notifications",
         )
         return page("Send to another address", body, has_form=True)
 
@@ -67,11 +66,6 @@ def routes(context: MonitorContext, door: Door, sessions: Sessions) -> tuple[Rou
 
     path = "/message/{id}/replay"
     return (Route("GET", path, door.behind(ask)), Route("POST", path, door.behind(do)))
-
-
-def _reports(bounce: str) -> str:
-    """Return the default sender of a copy in words, as `mailer spool replay` chooses it."""
-    return "no notifications" if bounce in {BOUNCE_OFF, BOUNCE_SENDER} else bounce
 
 
 def _allowed(context: MonitorContext, asked: Asked) -> str:

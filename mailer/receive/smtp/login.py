@@ -70,7 +70,7 @@ class Login:
 
     @property
     def mechanisms(self) -> tuple[str, ...]:
-        """The mechanisms that EHLO offers; empty if there is no user, or the kernel identifies the client."""
+        """The mechanisms that EHLO offers; empty without users, or if the kernel identifies the client."""
         if self._client.user or self._authenticator is None or not self._authenticator.anybody():
             return ()
         return ("PLAIN", "LOGIN", "CRAM-MD5") if self._authenticator.offers_cram_md5 else ("PLAIN", "LOGIN")

@@ -1,7 +1,6 @@
 """Serves the requests of /v1, which `openapi.json` specifies: post a message, and get its status."""
 
 import asyncio
-import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from importlib.resources import files
 from mailer.mail.reply import Reply
 from mailer.receive.context import ReceiverContext
 from mailer.receive.dialogue import Dialogue, Envelope, Refused
-from mailer.receive.replies import TOO_MANY_CONNECTIONS
+from mailer.receive.replies import TOO_MANY_CONNECTIONS, read_queued
 from mailer.receive.users.auth import Identity
 from mailer.receive.users.failures import Failures
 from mailer.receive.web import document
@@ -28,7 +27,6 @@ _NAME = "http"
 _MESSAGE = "/v1/messages"
 _RAW = "message/rfc822"
 _KEY = "idempotency-key"
-_QUEUED = re.compile(r"queued as ([0-9A-Z]{26})( \(before)?")
 _PIECE = 64 * 1024
 _UNCOUNTED = 256 * 1024
 """Octets of a JSON document that does not count against `_MAX_GATHERED`."""
@@ -224,10 +222,9 @@ def _only(asked: Asked, method: str) -> None:
 
 
 def _accepted(reply: Reply) -> Answer:
-    found = _QUEUED.search(reply.lines[-1])
-    assert found is not None
-    location = ("Location", f"{_MESSAGE}/{found[1]}")
-    return json({"id": found[1], "repeated": found[2] is not None}, HTTPStatus.ACCEPTED, location)
+    message_id, repeated = read_queued(reply)
+    location = ("Location", f"{_MESSAGE}/{message_id}")
+    return json({"id": message_id, "repeated": repeated}, HTTPStatus.ACCEPTED, location)
 
 
 def _enveloped(asked: Asked) -> Envelope:

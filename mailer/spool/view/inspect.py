@@ -9,6 +9,7 @@ import os
 import stat
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Self, TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ from mailer.spool import journal
 from mailer.spool.entry import Corrupt, Entry, check_message, read_entry
 from mailer.spool.journal import Event
 from mailer.spool.layout import BUCKETED, SPOOL_WIDE, Place, Spool, Spot
-from mailer.spool.scan import QUEUE, batches, buckets, names
+from mailer.spool.scan import QUEUE, batches, buckets, find, names
 from mailer.spool.syscalls import read_at
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -29,6 +30,9 @@ _UNOPENABLE = {
     errno.ENODEV: "it is a socket or a device",
     errno.EACCES: "it cannot be opened: Permission denied",
 }
+
+_MAX_TRIES = 10
+"""How often to search again for a message that is moved before its file can be opened."""
 
 _SLACK = 1.0
 """Seconds before a listing began in which a change may count as later: file times lag the clock a little."""
@@ -63,6 +67,21 @@ class View:
             view.close()
             raise Corrupt("it is not a regular file")
         return view
+
+    @classmethod
+    def find(cls, spool: Spool, message_id: str) -> Self | None:
+        """Open a message wherever it is, even if it is moved meanwhile; None: it is not in the spool.
+
+        Raises:
+            TimeoutError: it was moved each time before it could be opened.
+            Corrupt, OSError: as `open`.
+        """
+        for _ in range(_MAX_TRIES):
+            if not (spots := find(spool, message_id, (*QUEUE, Place.SENT))):
+                return None
+            with suppress(FileNotFoundError):
+                return cls.open(spool, spots[0])
+        raise TimeoutError(f"{message_id} was moved each time before it could be opened")
 
     def entry(self) -> Entry:
         """Read the envelope and fold the journal; raises as `read_entry`."""
