@@ -133,11 +133,11 @@ def _answer(now: float, reading: Reading | None, checks: dict[str, Check]) -> An
     return json(told, HTTPStatus.SERVICE_UNAVAILABLE if status is Status.FAILING else HTTPStatus.OK)
 
 
-def details(reading: Reading) -> dict[str, float]:
-    """Return the numbers that the Go relay returned."""
+def details(reading: Reading) -> dict[str, float | None]:
+    """Return the numbers that the Go relay returned; None: the filesystem does not say."""
     totals = reading.totals
     return {
-        "disk_space_available_mb": reading.free // 2**20,
+        "disk_space_available_mb": None if reading.free is None else reading.free // 2**20,
         "queued_emails": reading.queue.waiting,
         "failed_emails": reading.queue[Place.FAILED].count,
         "total_emails_processed": totals.delivered + totals.failed,
@@ -165,6 +165,8 @@ def worst(checks: dict[str, Check]) -> Status:
 
 
 def _disk_space(reading: Reading, config: Config) -> Check:
+    if reading.free is None:
+        return Check(Status.OK, "the filesystem does not say how much is free")
     free, floor = reading.free // 2**20, config.min_free_space // 2**20
     if reading.free < config.min_free_space:
         return Check(Status.FAILING, f"{free} MiB free, under minFreeSpace ({floor} MiB): new mail gets 452")

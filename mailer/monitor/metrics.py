@@ -111,7 +111,8 @@ class _Collector(Collector):
     def _gauges(self) -> Iterator[Metric]:
         reading = self._shown.reading
         yield _gauge("mailer_build_info", "The version that runs.", {__version__: 1}, "version")
-        yield _gauge("mailer_spool_free_bytes", "Room on the spool's filesystem.", {"": reading.free})
+        if reading.free is not None:
+            yield _gauge("mailer_spool_free_bytes", "Room on the spool's filesystem.", {"": reading.free})
         yield _gauge("mailer_paused", "1 while sending is paused.", {"": reading.pause is not None})
         text = "Time of the last successful run of mailer-send; 0: none."
         yield _gauge("mailer_last_run_timestamp_seconds", text, {"": reading.last_run or 0})

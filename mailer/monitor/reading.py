@@ -37,8 +37,8 @@ class Reading:
     """Seconds since the epoch."""
     queue: Snapshot
     totals: Totals
-    free: int
-    """Free octets on the spool's filesystem."""
+    free: int | None
+    """Free octets on the spool's filesystem; None if it does not say."""
     changed: float
     """When the spool last changed, by the clock of that time."""
     last_run: float | None
@@ -91,7 +91,7 @@ class Lookout:
             at=now,
             queue=queue,
             totals=totals,
-            free=self._spool.free_bytes(),
+            free=self._spool.free_space().octets,
             changed=max(self._modified(name) for name in _TOUCHED),
             last_run=_ended(last_run.read(self._spool)),
             pause=read_pause(self._spool),

@@ -139,7 +139,7 @@ class TokenSource:
 
     def check_room(self) -> None:
         """Check that there is disk space to store a grant; raises TokenTrouble."""
-        if self._spool.free_bytes() < token_store.ROOM:
+        if self._spool.free_space().is_under(token_store.ROOM):
             raise ours("the disk is full, so that a new token could not be stored", local=True)
 
     async def kept(self) -> Tokens:

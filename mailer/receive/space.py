@@ -4,10 +4,11 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from mailer.spool.layout import MIN_FREE_INODES, Place, Spool
+from mailer.spool.free_space import MIN_INODES, FreeSpace
+from mailer.spool.layout import Place, Spool
 
 _LOOK_EVERY = 0.1
-"""Seconds between two calls of fstatvfs, at least."""
+"""Seconds between two looks at the filesystem, at least."""
 _MIN_PAUSE = 1.0
 """Seconds between two counts of the queue, at least."""
 _PAUSE_FACTOR = 50
@@ -37,8 +38,7 @@ class Space:
         self._min_free = min_free
         self._max_queued = max_queued
         self._now = now
-        self._free = 0
-        self._inodes_lack = False
+        self._free = FreeSpace(None, None)
         self._next_look = float("-inf")
         self._counted = 0
         self._since = 0
@@ -48,21 +48,19 @@ class Space:
     def lacks_room(self, size: int) -> bool:
         """Return whether a message of `size` octets (0: not known) would leave too little space."""
         if self._now() >= self._next_look:
-            state = os.fstatvfs(self._spool.root)
-            self._free = state.f_bavail * state.f_frsize
-            # Filesystems that create inodes as needed (btrfs) report that they have none.
-            self._inodes_lack = state.f_files > 0 and state.f_favail < MIN_FREE_INODES
+            self._free = self._spool.free_space()
             self._next_look = self._now() + _LOOK_EVERY
-        return self._inodes_lack or self._free - size < self._min_free
+        return self._free.lacks_inodes or self._free.is_under(self._min_free + size)
 
     def shortage(self, size: int) -> str:
         """Return what `lacks_room` found in words, with what is free and what is required; empty: enough."""
         if not self.lacks_room(size):
             return ""
-        if self._inodes_lack:
-            return f"fewer than {MIN_FREE_INODES} inodes are free"
+        if self._free.lacks_inodes:
+            return f"fewer than {MIN_INODES} inodes are free"
         message = f" beside {_mebibytes(size)} of message" if size >= _MEBIBYTE else ""
-        return f"{_mebibytes(self._free)} free, {_mebibytes(self._min_free)} wanted{message} (minFreeSpace)"
+        free = _mebibytes(self._free.octets or 0)
+        return f"{free} free, {_mebibytes(self._min_free)} wanted{message} (minFreeSpace)"
 
     @property
     def uncounted(self) -> bool:

@@ -115,7 +115,10 @@ def _check(directory: int, size: int) -> None:
     if os.fstat(directory).st_mode & _STICKY_SETGID != _STICKY_SETGID:
         raise PermissionError(errno.EPERM, "its mode must be 3733")
     free = os.fstatvfs(directory)
-    if free.f_bavail * free.f_frsize < size + _MIN_FREE or (free.f_files and free.f_favail < _MIN_INODES):
+    # Numbers that are not within their totals are unknown, not none: `mailer.spool.free_space` has examples.
+    few_blocks = 0 <= free.f_bavail <= free.f_blocks and free.f_bavail * free.f_frsize < size + _MIN_FREE
+    few_inodes = 0 <= free.f_favail <= free.f_files and free.f_favail < _MIN_INODES
+    if (few_blocks and free.f_blocks) or (few_inodes and free.f_files):
         raise OSError(errno.ENOSPC, "the disk is nearly full")
 
 

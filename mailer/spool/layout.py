@@ -20,6 +20,7 @@ from typing import Self
 import msgspec
 
 from mailer.spool.filesystems import filesystem_of, refusal
+from mailer.spool.free_space import FreeSpace, free_space
 from mailer.spool.inode_spread import InodeSpread
 from mailer.spool.journalling import renames_are_whole
 from mailer.spool.mark import MARK, Standing, mark, standing
@@ -27,8 +28,6 @@ from mailer.spool.syscalls import check_takes_changes
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
-MIN_FREE_INODES = 1000
-"""With fewer, no new mail is accepted: each message is a file, and the rest of the host needs inodes, too."""
 
 SPOOL_WIDE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """Errors that the next message would meet too; any other (EIO on one file) concerns that message alone."""
@@ -357,10 +356,9 @@ class Spool:
         """Create and open a file; `flags` as for open(2). Raises OSError, such as EEXIST."""
         return self._inode_spread.create(spot.path, flags, FILE_MODE)
 
-    def free_bytes(self) -> int:
-        """Return the bytes of the spool's filesystem that we may still use."""
-        state = os.fstatvfs(self.root)
-        return state.f_bavail * state.f_frsize
+    def free_space(self) -> FreeSpace:
+        """Return what the spool's filesystem says of its free space; raises OSError."""
+        return free_space(self.root)
 
     def close(self) -> None:
         self._inode_spread.close()

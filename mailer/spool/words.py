@@ -61,6 +61,11 @@ def size(count: int) -> str:
     return f"{amount:.0f}P"
 
 
+def free(octets: int | None) -> str:
+    """Say how much of a disk is free; args: octets: None if its filesystem does not say."""
+    return "unknown space free" if octets is None else f"{size(octets)} free"
+
+
 def moment(seconds: float) -> str:
     """Format a time to the second, in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))

@@ -42,10 +42,12 @@ class Stat:
 class Room(NamedTuple):
     """What fstatvfs(3) says, as far as it is asked."""
 
+    f_blocks: int = 1 << 21
     f_bavail: int = 1 << 20
     f_frsize: int = 4096
     f_favail: int = 1 << 20
     f_files: int = 1 << 21
+    f_flag: int = 0
 
 
 class Entry:

@@ -32,6 +32,7 @@ from mailer.oauth import source
 from mailer.oauth.asking import Granted
 from mailer.oauth.source import TokenSource
 from mailer.oauth.trouble import TokenTrouble
+from mailer.spool.free_space import FreeSpace
 from mailer.spool.layout import Spool
 from mailer.spool.state import token_store
 from mailer.spool.state.token_store import Tokens
@@ -353,11 +354,11 @@ def test_a_file_that_cannot_be_read_is_not_written_over(bench: Bench) -> None:
 def test_what_could_not_be_kept_is_kept_later_and_nobody_is_asked_on_a_full_disk(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = Spool.free_bytes
-    monkeypatch.setattr(Spool, "free_bytes", lambda _: token_store.ROOM - 1)
+    free = Spool.free_space
+    monkeypatch.setattr(Spool, "free_space", lambda _: FreeSpace(token_store.ROOM - 1, None))
     assert "disk is full" in trouble(bench.source())
     assert bench.server.asked() == 0
-    monkeypatch.setattr(Spool, "free_bytes", free)
+    monkeypatch.setattr(Spool, "free_space", free)
     asker = bench.source()
     state = bench.directory / "spool" / "state"
     [lock] = state.glob("token-*.lock")

@@ -177,7 +177,7 @@ def test_a_pattern_that_nobody_could_mean_is_told_from_one_that_can_match():
 
 def test_mail_that_would_leave_too_little_room_is_not_taken(tmp_path):
     with Spool.open(tmp_path / "spool", create=True) as spool:
-        free = spool.free_bytes()
+        free = spool.free_space().octets or 0
         plenty = Space(spool, min_free=0, max_queued=0, now=time.monotonic)
         assert not plenty.lacks_room(0)
         assert plenty.lacks_room(2 * free)

@@ -58,7 +58,7 @@ def top(*, interval: float, once: bool, as_json: bool) -> None:
 
     JSON is one object: at, status (ok degraded failing), complaints, summary, lastRun, paused, free (bytes),
     queue {state: {count, oldest}}, recipients {hour day week: {accepted, sent, deferred, bounced}},
-    providers [{name, health, trouble}], limits as in `mailer limits`. Unknown times are null.
+    providers [{name, health, trouble}], limits as in `mailer limits`. What is unknown is null.
     """
     interval = max(interval, _MIN_INTERVAL)
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

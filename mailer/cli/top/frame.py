@@ -83,7 +83,7 @@ def _head(seen: Overview, path: str, size: Size) -> Iterator[Row]:
     ran = "no run is known"
     if reading.last_run is not None:
         ran = f"last run {words.duration(reading.at - reading.last_run)} ago"
-    yield Row(f"{seen.in_short}; {ran}; {words.size(reading.free)} free; {printable(path)}", QUIET)
+    yield Row(f"{seen.in_short}; {ran}; {words.free(reading.free)}; {printable(path)}", QUIET)
     if seen.reading.queue.due:
         yield Row(seen.next_due, QUIET)
     if seen.obstacles:

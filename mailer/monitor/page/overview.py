@@ -140,7 +140,7 @@ def _summary(seen: Overview) -> str:
     ran = "no run of mailer-send is known"
     if reading.last_run is not None:
         ran = f"mailer-send last ran {words.duration(reading.at - reading.last_run)} ago"
-    return f": {seen.in_short}; {ran}; {words.size(reading.free)} free on the disk."
+    return f": {seen.in_short}; {ran}; {words.free(reading.free)} on the disk."
 
 
 def _list(lines: object) -> Markup:

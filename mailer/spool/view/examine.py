@@ -7,7 +7,8 @@ from pathlib import Path
 from shlex import quote
 
 from mailer.mail.finding import Finding, Grade
-from mailer.spool.layout import DIRECTORIES, DIRECTORY_MODE, MIN_FREE_INODES, Spool
+from mailer.spool.free_space import MIN_INODES, free_space
+from mailer.spool.layout import DIRECTORIES, DIRECTORY_MODE, Spool
 
 ASK_OWNER = "run this as the spool's owner, or as root"
 
@@ -80,21 +81,31 @@ def space(spool: Path, min_free: int) -> list[Finding]:
     """
     try:
         place = next(place for place in (spool, *spool.parents) if place.is_dir())
-        state = os.statvfs(place)
+        free = free_space(place)
     except OSError as error:
         words = f"cannot be read: {error.strerror}"
         return [Finding(str(spool), "space", Grade.PROBLEM, words, ASK_OWNER)]
-    free, inodes = state.f_bavail * state.f_frsize, state.f_favail
+    return [*_octets(place, free.octets, min_free), *_inodes(place, free.inodes)]
+
+
+def _octets(place: Path, free: int | None, min_free: int) -> Iterator[Finding]:
+    if free is None:
+        words = "the filesystem does not say how much is free: new mail is refused (452) once a write fails"
+        yield Finding(str(place), "space", Grade.SKIPPED, words)
+        return
     words = f"{_size(free)} free; new mail is refused (452) below {_size(min_free)} (minFreeSpace)"
     grade = Grade.PROBLEM if free < min_free else Grade.WARNING if free < 4 * min_free else Grade.OK
-    findings = [Finding(str(place), "space", grade, words, "" if grade is Grade.OK else "make room")]
-    if state.f_files:  # Filesystems that make inodes as needed (btrfs) report none at all.
-        words = f"{inodes} inodes free; new mail is refused (452) below {MIN_FREE_INODES}"
-        grade = Grade.OK if inodes >= 10 * MIN_FREE_INODES else Grade.WARNING
-        grade = Grade.PROBLEM if inodes < MIN_FREE_INODES else grade
-        todo = "" if grade is Grade.OK else "remove small files from that filesystem"
-        findings.append(Finding(str(place), "inodes", grade, words, todo))
-    return findings
+    yield Finding(str(place), "space", grade, words, "" if grade is Grade.OK else "make room")
+
+
+def _inodes(place: Path, free: int | None) -> Iterator[Finding]:
+    if free is None:
+        return  # Usual: btrfs makes inodes as needed, and so do the filesystems of clusters.
+    words = f"{free} inodes free; new mail is refused (452) below {MIN_INODES}"
+    grade = Grade.OK if free >= 10 * MIN_INODES else Grade.WARNING
+    grade = Grade.PROBLEM if free < MIN_INODES else grade
+    todo = "" if grade is Grade.OK else "remove small files from that filesystem"
+    yield Finding(str(place), "inodes", grade, words, todo)
 
 
 def _size(octets: int) -> str:

@@ -5,7 +5,6 @@ this module when it is tried if the operator, or the providers' state, keeps eve
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -118,12 +117,11 @@ def _pause(spool: Spool) -> Obstacle | None:
 
 def _disk(spool: Spool) -> Obstacle | None:
     """Return an obstacle if nothing can be written: outcomes could not be recorded, so nothing is sent."""
-    disk = os.fstatvfs(spool.root)
-    free = disk.f_bavail * disk.f_frsize
-    if disk.f_flag & os.ST_RDONLY:
+    disk = spool.free_space()
+    if disk.read_only:
         why, todo = "is mounted read-only", "dmesg says why; mount -o remount,rw"
-    elif free < _ROOM:
-        why, todo = f"is full ({words.size(free)} free)", "make room: df -h, df -i"
+    elif disk.is_under(_ROOM):
+        why, todo = f"is full ({words.size(disk.octets or 0)} free)", "make room: df -h, df -i"
     else:
         return None
     said = (
