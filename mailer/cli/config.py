@@ -1,4 +1,4 @@
-"""`mailer config`: check the configuration, and print its effective values."""
+"""`mailer config`: check the configuration, print its effective values, explain its keys."""
 
 import sys
 from collections.abc import Iterator
@@ -25,13 +25,18 @@ from mailer.mail.reply import printable
     epilog=examples(
         "mailer config check --config /etc/mailer/config.json",
         "mailer config show",
+        "mailer config keys retry.schedule",
     ),
     cls=LazyGroup,
-    commands_in={"check": "mailer.cli.config:check", "show": "mailer.cli.config:show"},
+    commands_in={
+        "check": "mailer.cli.config:check",
+        "show": "mailer.cli.config:show",
+        "keys": "mailer.cli.keys.command:keys",
+    },
 )
 @config_option
 def config() -> None:
-    """Check and show the configuration."""
+    """Check, show and explain the configuration."""
     end_with_the_pipe()
 
 

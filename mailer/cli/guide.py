@@ -1,6 +1,6 @@
 """`mailer guide`: print the guides that are installed with mailer, on the server where they are needed."""
 
-import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,12 +10,15 @@ import click
 from click.shell_completion import CompletionItem
 
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.language import language_option, preferred
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe
 
 _SHELF = Path(__file__).parents[1] / "guide"
 _DIRECTORIES = {"en": _SHELF, "zh-CN": _SHELF / "zh-CN"}
+_COMMENT = re.compile(r"^<!--.*-->\n+", re.MULTILINE)
+"""For those who edit the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +34,17 @@ class Guide:
 
 
 def guides(language: str) -> list[Guide]:
-    """Return all guides in `en` or `zh-CN`, by topic."""
+    """Return all guides in `en` or `zh-CN`, by topic, without the comments in them."""
     paths = sorted(_DIRECTORIES[language].glob("*.md"))
-    return [Guide(path.stem, path.read_text("utf-8")) for path in paths if path.stem != "README"]
-
-
-def _preferred() -> str:
-    """Return the language that the environment selects, in the order of POSIX (Base Definitions, 8.2)."""
-    asked = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
-    return "zh-CN" if asked.startswith("zh") else "en"
+    return [
+        Guide(path.stem, _COMMENT.sub("", path.read_text("utf-8"))) for path in paths if path.stem != "README"
+    ]
 
 
 def _topics(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [
         CompletionItem(each.topic, help=each.title)
-        for each in guides(_preferred())
+        for each in guides(preferred())
         if each.topic.startswith(incomplete)
     ]
 
@@ -61,11 +60,7 @@ def _topics(_: click.Context, __: click.Parameter, incomplete: str) -> list[Comp
 )
 @click.argument("topic", required=False, shell_complete=_topics)
 @click.option("--grep", "word", metavar="WORD", help="Print the lines that contain WORD, whatever its case.")
-@click.option(
-    "--language",
-    type=click.Choice(list(_DIRECTORIES)),
-    help="Instead of the one that LC_ALL, LC_MESSAGES or LANG names.",
-)
+@language_option
 @json_of("topic, title; of a TOPIC the text, too; with --grep topic, line, text")
 @config_option
 def guide(topic: str | None, *, word: str | None, language: str | None, as_json: bool) -> Exit:
@@ -75,7 +70,7 @@ def guide(topic: str | None, *, word: str | None, language: str | None, as_json:
     With --grep the exit code is 1 when no line contains the word.
     """
     end_with_the_pipe()
-    chosen = _chosen(topic, language or _preferred())
+    chosen = _chosen(topic, language or preferred())
     if word is not None:
         found = list(_lines(chosen, word))
         for each, number, line in found:

@@ -72,7 +72,7 @@ from mailer.cli.options import config_option, examples
         "log": "Print what happened to mail, from the ledger; the earliest first, times in UTC.",
         "limits": "Show for each sender and user with a limit what they sent in the last hour...",
         "top": "Show queue, throughput, providers and rate limits, and keep them up to date;...",
-        "config": "Check and show the configuration.",
+        "config": "Check, show and explain the configuration.",
         "dkim": "Sign mail so that receivers can tell it is yours (RFC 6376).",
         "doctor": "Check the set-up: this host, the providers, and what DNS says of the domains...",
         "guide": "Read a guide: how to set something up, step by step; without TOPIC list them.",

@@ -74,6 +74,7 @@ def test_bash_completes_values_and_nothing_is_written(relay: Relay, queue: Queue
         ("mailer user deny shop shop.", "shop.example.com"),
         ("mailer spool ls --state fai", "failed"),
         ("mailer log --status unc", "uncertain"),
+        ("mailer config keys retry.m", "retry.maxAge"),
     ):
         completed(bash, line, last)
     assert files(relay.directory) == before

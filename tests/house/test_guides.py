@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -45,10 +44,10 @@ CONFIGURATIONS = [(topic, text) for topic, guide in GUIDES.items() for text in b
 COMMANDS = sorted({line for guide in GUIDES.values() for line in commands(guide)})
 
 
-def test_the_wheel_has_the_guides() -> None:
+def test_the_wheel_has_the_guides_and_the_meanings_of_keys() -> None:
     shipped = WheelBuilder(str(ROOT)).recurse_included_files()
     both = {f"mailer/guide/{place}{topic}.md" for topic in GUIDES for place in ("", "zh-CN/")}
-    assert both <= {each.distribution_path for each in shipped}
+    assert both | {"mailer/guide/keys.toml"} <= {each.distribution_path for each in shipped}
 
 
 def test_the_usual_topics_are_there_and_each_block_is_looked_at() -> None:
@@ -59,6 +58,7 @@ def test_the_usual_topics_are_there_and_each_block_is_looked_at() -> None:
     } <= GUIDES.keys()
     for guide in GUIDES.values():
         assert guide.text.startswith("# ")
+        assert "<!--" not in guide.text
         assert guide.text.count("```") == 2 * len(_BLOCK.findall(guide.text)), guide.topic
         assert blocks(guide, "json") or blocks(guide, "sh")
         assert {kind for kind, _ in _BLOCK.findall(guide.text)} <= {"json", "sh", "powershell", "ini", "cron"}
@@ -108,28 +108,6 @@ def test_a_configuration_in_a_guide_can_be_used(
 
 def signing_key() -> bytes:
     return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def test_the_table_has_every_key() -> None:
-    """Those of `config.example.json`, which another test holds against the model."""
-    table = GUIDES["configuration"].text
-
-    def named(value: object) -> Iterator[str]:
-        match value:
-            case dict():
-                for key, each in value.items():
-                    yield key
-                    yield from () if key == "aliases" else named(each)
-            case list():
-                for each in value:
-                    yield from named(each)
-
-    written = set(re.findall(r"[\w.\[\]/]+", " ".join(re.findall(r"`([^`]*)`", table))))
-    words = {word for path in written for word in re.split(r"[./\[\]]+", path)}
-    example = json.loads((ROOT / "config.example.json").read_text())
-    # The legacy keys stand there as forwardHost/Port/Username/Password/SSL.
-    short = {f"forward{word}" for word in ("Port", "Username", "Password", "SSL")}
-    assert set(named(example)) - words - short == set()
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -70,6 +70,7 @@ ALLOWED = {
     ("mailer.spool.idempotency", "os.utime(fd)"): "a descriptor",
     ("mailer.monitor.page.assets", "files(__name__).joinpath(name).read_bytes"): "of our own package",
     ("mailer.cli.guide", "path.read_text"): "of our own package",
+    ("mailer.cli.keys.reference", "SOURCE.read_bytes"): "of our own package",
     ("mailer.cli.doctor.files", "program.open('rb')"): "reads four octets, which it does not show",
     (
         "mailer.receive.web.messages",

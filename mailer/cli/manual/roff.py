@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 _MARK = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*|\[([^\]]+)\]\([^)]*\)")
+_OF_KEYS = ["key", "value", "default", "meaning"]
 _ROW = re.compile(r"(?<!\\)\|")
 
 
@@ -70,8 +71,7 @@ def literal(lines: Iterable[str]) -> str:
 def of_markdown(text: str) -> str:
     """Convert the body of a guide: its chapters, paragraphs, lists, tables and blocks of code.
 
-    A row of a table becomes an item, with the first cell as its term. A second column headed `default` is
-    added to the description where it is not empty.
+    A row of a table becomes an item, with the first cell as its term.
     """
     return "".join(map(_block, re.split(r"\n{2,}(?!    |\n)", _joined(text))))
 
@@ -84,14 +84,15 @@ def _joined(text: str) -> str:
 def _block(text: str) -> str:
     lines = text.strip("\n").split("\n")
     first = lines[0]
-    if first.startswith("## "):
-        return chapter(first[3:])
+    if first.startswith(("## ", "### ")):
+        marks, _, title = first.partition(" ")
+        return chapter(title) if marks == "##" else part(title)
     if first.startswith("```"):
         return literal(lines[1:-1])
     if first.startswith("    "):
         return literal(line[4:] for line in lines)
     if first.startswith("| "):
-        return "".join(map(_row, lines[2:])) if "default" not in first else _with_defaults(lines[2:])
+        return "".join(map(_key if _cells(first) == _OF_KEYS else _row, lines[2:]))
     if first.startswith("- "):
         points = " ".join(lines).split(" - ")
         return "".join(f".IP \\(bu 2\n{marked(point.removeprefix('- '))}\n" for point in points)
@@ -107,10 +108,6 @@ def _row(row: str) -> str:
     return item(term.replace("`", ""), marked(": ".join(filter(None, others))))
 
 
-def _with_defaults(rows: list[str]) -> str:
-    made = []
-    for row in rows:
-        key, default, meaning = _cells(row)
-        said = f"{meaning}. Default: {default}." if default else f"{meaning}."
-        made.append(item(key.replace("`", ""), marked(said)))
-    return "".join(made)
+def _key(row: str) -> str:
+    key, value, default, meaning = _cells(row)
+    return item(key.replace("`", ""), marked(f"{meaning}. Value: {value}. Default: {default}."))

@@ -1,0 +1,1 @@
+"""`mailer config keys`, and the tables of keys in the configuration guide."""
