@@ -87,7 +87,8 @@ def changing_users(
 
     Raises:
         ConfigError: as `read_users`.
-        OSError: the file cannot be written, or others may write to its directory; the old file stays.
+        OSError: the file cannot be written, or others may write to its directory; the old file stays. Or the
+            new one is there, and a power cut may still bring the old one back.
     """
     with trusted_directory(path.parent, owners=owners) as directory:
         lock = _lock(f"{path.name}.lock", directory)
@@ -123,6 +124,7 @@ def _write(name: str, users: dict[str, User], directory: int, group: int | None)
         _share(fd, group)
 
     durable.replace(name, data, directory, 0o600, prepare)
+    durable.sync_directory(directory)
 
 
 def _share(fd: int, group: int | None) -> None:

@@ -1,8 +1,8 @@
 """Small files that are written as a whole, so that a power cut leaves no part of one under its name.
 
 All names are relative to a directory's descriptor, and links are never followed. An O_PATH descriptor will do
-for writing. The name itself is durable once the directory has been synced, which is left to the caller: an
-O_PATH descriptor cannot be synced, and the spool checks its filesystem when it syncs a directory.
+for writing. The name itself is durable once the directory has been synced, which is left to the caller: with
+`sync_directory`, or in the spool, which checks its filesystem at that moment, with its own.
 """
 
 import contextlib
@@ -83,3 +83,16 @@ def unrenamed(name: str, directory: int) -> list[str]:
     """
     with os.scandir(directory) as entries:
         return [entry.name for entry in entries if entry.name.startswith(f".{name}.")]
+
+
+def sync_directory(directory: int) -> None:
+    """Make names in a directory durable, or their absence; the descriptor may be an O_PATH one.
+
+    Raises:
+        OSError: the disk failed, or we may not read the directory.
+    """
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

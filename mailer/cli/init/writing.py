@@ -66,6 +66,7 @@ def write(target: Path, made: dict[str, object]) -> None:
         _make_directory(target.parent, group)
         with trusted_directory(target.parent) as directory:
             durable.create(target.name, text.encode(), directory, 0o600, lambda fd: _share(fd, group, 0o640))
+            durable.sync_directory(directory)
     except OSError as error:
         raise Failure(Exit.CANNOT_CREATE, f"{target} cannot be written: {error.strerror}") from error
 
@@ -76,6 +77,7 @@ def _make_directory(path: Path, group: int | None) -> None:
         return
     with trusted_directory(path.parent) as above:
         os.mkdir(path.name, 0o700, dir_fd=above)
+        durable.sync_directory(above)
         made = os.open(path.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
     try:
         _share(made, group, 0o750)

@@ -144,6 +144,7 @@ def write_new(private: Path, pem: bytes, record: str, owner: os.stat_result | No
         except BaseException:
             os.unlink(beside.name, dir_fd=directory)
             raise
+        durable.sync_directory(directory)
 
 
 @contextmanager
@@ -172,6 +173,7 @@ def _make(name: str, at: int, owner: os.stat_result) -> int:
         _check_new(made, name)
         os.fchmod(made, mode)
         hand_over(made, owner)
+        durable.sync_directory(at)
     except BaseException:
         os.close(made)
         raise
