@@ -134,7 +134,7 @@ def test_init_asks_six_questions_at_a_terminal_and_shows_no_password(
             until(lambda question=question: question in terminal.screen(), question)  # type: ignore[misc]
             terminal.press(answer)
         until(newcomer.config.exists, "the configuration")
-        until(lambda: "config.example.json" in terminal.screen(), "the end")
+        until(lambda: "config keys" in terminal.screen(), "the end")
         assert PASSWORD not in terminal.screen()
     written = json.loads(newcomer.config.read_text())
     assert written["forwardProviders"] == [

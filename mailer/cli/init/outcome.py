@@ -48,7 +48,8 @@ def tell(target: Path, answers: Answers, password: str, *, as_json: bool) -> Non
         + _start(target, f"{command} up{named}")
         + f"  {command} test{named} --to {quote(answers.sender)}\n"
         "      a real mail to yourself, followed to the remote server's reply\n"
-        "\nconfig.example.json lists every key.\n"
+        f"  {command} config keys\n"
+        "      every key of the configuration, with its default\n"
     )
 
 
