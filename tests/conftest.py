@@ -16,6 +16,7 @@ from testbed.ports import free_port as draw_free_port
 from testbed.postfix import Postfix
 from testbed.relay import Relay
 from testbed.smtp_sink import SmtpSink
+from testbed.tools import MissingToolError
 
 # No deadline and no complaint about slow data: the machine may be loaded, and these tests assert no times.
 settings.register_profile("mailer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,6 +30,11 @@ _PROGRAMS = frozenset({"elsewhere", "postfix", "relay", "smtp_sink"})
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="leave out the tests that start programs")
+    parser.addoption(
+        "--skip-missing-programs",
+        action="store_true",
+        help="skip the tests that need a program of the test bed which is not here",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -97,10 +103,17 @@ def stop_measuring(patch: pytest.MonkeyPatch) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Say where a failed test's spool is; pytest keeps the directories of its last three runs."""
     report = yield
+    if item.config.getoption("--skip-missing-programs") and _lacks_program(call):
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), item.location[1], str(call.excinfo.value))
     directory = getattr(item, "funcargs", {}).get("tmp_path")
     if report.failed and directory is not None and any(directory.iterdir()):
         report.sections.append(("Files left behind", str(directory)))
     return report
+
+
+def _lacks_program(call: pytest.CallInfo[None]) -> bool:
+    return call.excinfo is not None and isinstance(call.excinfo.value, MissingToolError)
 
 
 @pytest.fixture

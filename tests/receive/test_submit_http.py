@@ -333,7 +333,6 @@ def test_ascii_values_are_written_as_they_are_and_folded_at_blanks_alone(
     ("name", "value"),
     [
         ("Sender", "(" * 900),
-        ("Message-ID", "<" * 500),
         ("Sender", "(ä" * 900),
         ("Message-ID", "(ä"),
         ("X-A", "a" * 1000),
@@ -488,7 +487,8 @@ def test_requests_that_are_unusual_and_clear_are_answered(door: Door) -> None:
     assert door.exchange(stranger).status == 401
     with door.connect() as connection, connection.makefile("rb") as answers:
         connection.sendall(waiting.replace(b"b@example.net", b"b@-example"))
-        assert answers.readline() == b"HTTP/1.1 422 Unprocessable Entity\r\n"
+        # Unprocessable Entity, or Content: so it is since RFC 9110, and in Python since 3.13.
+        assert answers.readline().startswith(b"HTTP/1.1 422 Unprocessable ")
     # Nothing comes of what ends too early, and that is said at once.
     assert door.exchange(whole[:-1], half_close=True).status == 400
     assert len(door.receiver.messages()) == 5

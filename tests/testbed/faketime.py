@@ -2,14 +2,34 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.tools import MissingToolError
 
 
-def faketime(when: str) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class _Words(Sequence[str]):
+    """Looks for faketime when it is used: test modules name clocks as they are imported."""
+
+    when: str
+
+    def __len__(self) -> int:
+        return len(self._words())
+
+    def __getitem__(self, index):
+        return self._words()[index]
+
+    def _words(self) -> tuple[str, ...]:
+        # A clock of its own for each process needs no shared memory, whose names have the wrapper's fault.
+        for library in Path("/usr/lib").glob("*/faketime/libfaketime.so.1"):
+            return ("env", f"LD_PRELOAD={library}", f"FAKETIME={self.when}", "FAKETIME_DISABLE_SHM=1")
+        raise MissingToolError("faketime")
+
+
+def faketime(when: str) -> Sequence[str]:
     """The command that runs another by a clock of its own, as `faketime -f` does.
 
     Not by that wrapper: it makes a semaphore named after its process id, which stays when it is killed, and
@@ -19,13 +39,10 @@ def faketime(when: str) -> tuple[str, ...]:
         when: as faketime(1) has it: `+3m` ahead, `2026-11-22 12:00:00` and not moving, `@2026-11-22 12:00:00`
             from there on, `+0 x200` that much faster.
 
-    Raises:
+    Raises (when it is used):
         MissingToolError: it is not installed.
     """
-    # A clock of its own for each process needs no shared memory, whose names have the same fault.
-    for library in Path("/usr/lib").glob("*/faketime/libfaketime.so.1"):
-        return ("env", f"LD_PRELOAD={library}", f"FAKETIME={when}", "FAKETIME_DISABLE_SHM=1")
-    raise MissingToolError("faketime")
+    return _Words(when)
 
 
 def clock_set(when: str) -> tuple[str, ...]:
