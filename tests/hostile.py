@@ -5,9 +5,10 @@
     assert server.messages[0].recipients == ["bob@example.net"]
 
 A script says for each step what happens there; a step without an entry goes well. The steps, in the order of
-a session: connect, handshake (TLS), banner, ehlo, helo, starttls, auth, challenge, rset, mail, rcpt, data,
-body (in the middle of the message, after `body_after` octets), dot (in place of its reply), after (after a
-2yz to the dot), refused (in place of the 535 to a bad token), quit, other. What happens there is one of
+a session: connect, handshake (TLS), banner, ehlo, helo, starttls, auth, challenge, welcome (in place of the
+235 to a password), rset, mail, rcpt, data, body (in the middle of the message, after `body_after` octets),
+dot (in place of its reply), after (after a 2yz to the dot), refused (in place of the 535 to a bad token),
+quit, other. What happens there is one of
 
     "451 4.3.0 later"     a reply (several lines if the text has several; the codes are yours)
     b"..."                raw bytes
@@ -338,8 +339,9 @@ class _Conversation:
                 mechanism, (b"",)
             )
             self._reply("challenge", line, f"334 {b64encode(prompt[turn]).decode()}")
-            self.session.commands.append(next(self._lines()))
-        self._send(b"235 2.7.0 welcome\r\n")
+            line = next(self._lines())
+            self.session.commands.append(line)
+        self._reply("welcome", line, "235 2.7.0 welcome")
 
     def _take_token(self, mechanism: bytes, initial: list[bytes]) -> None:
         """Look at a token; a bad one is answered with a challenge first, as RFC 7628 3.2.3 has it."""

@@ -1,4 +1,4 @@
-"""Retention of the ledger: delete the days that were kept long enough."""
+"""Retention of the ledger and of the traces beside it: delete what was kept long enough."""
 
 import contextlib
 import os
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from mailer.maillog.files import days, file_of
 from mailer.maillog.ledger import OpenDirectory
+from mailer.maillog.traces import forget
 
 _DAY = 86_400.0
 _AT_LEAST = 2 * _DAY
@@ -15,9 +16,9 @@ write, and the rate limits are counted from the last day."""
 
 
 def remove_old_days(directory: OpenDirectory, now: float, keep: float) -> list[str]:
-    """Delete the days that ended more than `keep` seconds, and more than two days, ago.
+    """Delete the days that ended more than `keep` seconds, and more than two days, ago; and such traces.
 
-    It reads the names in the directory and opens no file. Files with other names stay.
+    It reads names and opens no file. Files with other names stay.
 
     Returns:
         The days that were deleted.
@@ -31,6 +32,7 @@ def remove_old_days(directory: OpenDirectory, now: float, keep: float) -> list[s
             with contextlib.suppress(OSError):
                 os.unlink(file_of(day), dir_fd=fd)
                 removed.append(day)
+    forget(directory, now - max(keep, _AT_LEAST))
     return removed
 
 

@@ -9,13 +9,16 @@ from functools import cache, partial
 import msgspec
 from msgspec.structs import replace
 
-from mailer.maillog import search
+from mailer.mail import clock
+from mailer.mail.outcome import Status
+from mailer.maillog import search, traces
 from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import Line
+from mailer.maillog.traces import Trace
 from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import earliest
-from mailer.spool.journal import Event, Standing
+from mailer.spool.journal import Event, Kind, Standing
 from mailer.spool.layout import LOG, Place, Spool, Spot
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.state import clock_guard
@@ -29,6 +32,9 @@ from mailer.spool.view.verdict import (
     verdict_of_ledger,
 )
 
+_FAILURES = frozenset({Status.DEFERRED, Status.BOUNCED, Status.UNCERTAIN, Kind.TROUBLE, "attempt"})
+_MAX_FAILURES = 50
+"""The last failures whose traces are looked for."""
 _MAX_TRIES = 10
 """How often to search again for a message that moves before it could be read."""
 
@@ -66,6 +72,8 @@ class Story(msgspec.Struct, frozen=True):
     """The verdict in brief, without the list of recipients, for the recipients that `whom` selects."""
     seen: Seen | None = None
     """Its file; None: it no longer exists."""
+    traces: tuple[Trace, ...] = ()
+    """What was said in sessions that failed for it or in the same way, the oldest first."""
 
 
 def _everybody(_address: str) -> bool:
@@ -99,9 +107,10 @@ def _from_spool(spool: Spool, prefix: str, outlook: Outlook, whom: Callable[[str
         if seen := look(spool, found[0]):
             steps = tuple(_steps(spool, found[0]))
             how = replace(outlook, fate=cache(partial(_fate, spool)))
-            told = (*verdict(seen, steps, how), *_waits_for_clock(spool, seen))
+            said = _traces(spool, seen.id, steps)
+            told = (*verdict(seen, steps, how), *_waits_for_clock(spool, seen), *_traced(seen.id, said))
             brief = (*gist(seen, steps, how, whom), *_waits_for_clock(spool, seen))
-            return Story(seen.id, _title(seen), told, _named(steps, outlook), brief, seen)
+            return Story(seen.id, _title(seen), told, _named(steps, outlook), brief, seen, said)
     raise Moving(f"{prefix}: it moves on faster than it can be read; try again")
 
 
@@ -148,9 +157,49 @@ def _from_ledger(spool: Spool, prefix: str, outlook: Outlook, whom: Callable[[st
         raise Ambiguous(prefix, ids)
     steps = tuple(map(of_ledger, lines))
     title = f"{ids[0]} is no longer in the spool"
-    told = tuple(verdict_of_ledger(steps, outlook))
+    said = _traces(spool, ids[0], steps)
+    told = (*verdict_of_ledger(steps, outlook), *_traced(ids[0], said))
     brief = tuple(gist_of_ledger(steps, outlook, whom))
-    return Story(ids[0], title, told, _named(steps, outlook), brief)
+    return Story(ids[0], title, told, _named(steps, outlook), brief, traces=said)
+
+
+def _traces(spool: Spool, message_id: str, steps: tuple[Event, ...]) -> tuple[Trace, ...]:
+    """Return one trace for each of the last failures, if one is kept that stands for it."""
+    failures = [step for step in steps if step.event in _FAILURES and step.reply][-_MAX_FAILURES:]
+    try:
+        kept = traces.traces(partial(spool.directory, LOG)) if failures else []
+    except OSError:
+        return ()
+    alike: dict[tuple[str, str], list[Trace]] = {}
+    for trace in kept:
+        for _, reply in trace.failures:
+            alike.setdefault(traces.likeness(trace.hop, reply), []).append(trace)
+    found = set()
+    for step in failures:
+        if those := alike.get(traces.likeness(step.hop, step.reply)):
+            found.add(_nearest(those, message_id, step))
+    return tuple(sorted(found, key=lambda trace: trace.at))
+
+
+def _nearest(those: list[Trace], message_id: str, step: Event) -> Trace:
+    """Return the trace of the message itself, or else of any, that was written closest to an event."""
+    at = _time(step.at)
+    return min(those, key=lambda trace: (trace.message != message_id, abs(trace.at - at)))
+
+
+def _traced(message_id: str, said: tuple[Trace, ...]) -> Iterator[str]:
+    """Yield a sentence that says how to see what was said in sessions that failed, if that is kept."""
+    if said:
+        own = any(trace.message in {message_id, ""} for trace in said)
+        session = "the session that failed" if own else "a session of other mail that failed in the same way"
+        yield f"What was said in {session}: `mailer spool trace {message_id}`."
+
+
+def _time(at: str) -> float:
+    try:
+        return clock.seconds(at)
+    except ValueError:
+        return 0.0
 
 
 def _named(steps: tuple[Event, ...], outlook: Outlook) -> tuple[Event, ...]:

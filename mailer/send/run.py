@@ -31,6 +31,7 @@ from mailer.send.smtp.pool import Pool
 from mailer.send.smtp.pool import Session as AnySession
 from mailer.send.staging import Staging
 from mailer.send.suppressed import Suppressed
+from mailer.send.traces import Traces
 from mailer.spool.background_close import BackgroundClose
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool, Spot
@@ -83,7 +84,13 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
     committer, background = Committer(spool).start(), BackgroundClose()
     try:
         opener = partial(_open_session, clock=clock, say=say)
-        pool = Pool(opener, limit=config.sending.max_sessions_per_hop, places=Places(clock=clock))
+        traces = Traces(spool, log, clock)
+        pool = Pool(
+            opener,
+            limit=config.sending.max_sessions_per_hop,
+            places=Places(clock=clock),
+            on_failure=traces.keep,
+        )
         suppressed = Suppressed(config, spool, clock)
         async with pool, _budgets(config, spool, clocks, guard) as budgets:
             destinations = DestinationStatus(asyncio.get_running_loop().time)

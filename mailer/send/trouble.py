@@ -11,6 +11,7 @@ says nothing about the mail, however permanent the code looks.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -19,6 +20,9 @@ from mailer.mail.reply import Reply
 from mailer.send.phase import Phase
 from mailer.send.replies.reader import read, read_line
 from mailer.send.replies.reading import About, Reading
+
+if TYPE_CHECKING:
+    from mailer.send.smtp.conversation import Conversation
 
 
 class Hardness(StrEnum):
@@ -208,6 +212,8 @@ class HopTrouble(ConnectionError):
         self.scope = scope
         self.reply = reply
         self.temporary = temporary
+        self.conversation: Conversation | None = None
+        """What was said in the session; None: there was no session, or not in this attempt (`again`)."""
 
     @property
     def hardness(self) -> Hardness:

@@ -164,7 +164,7 @@ def test_a_repeated_request_queues_one_copy_and_a_repeated_command_two(relay: Re
     [key] = (relay.spool / "once").iterdir()
     begun, _ = key.read_text().splitlines()
     key.write_text(f"{begun}\n")
-    for day in (relay.spool / "log").iterdir():
+    for day in (relay.spool / "log").glob("*.jsonl"):
         day.unlink()
     assert new_id(replay(relay, old, *order)) == first
     [line] = [json.loads(line) for line in ledger(relay) if '"replayed"' in line]

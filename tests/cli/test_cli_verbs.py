@@ -118,7 +118,7 @@ def test_hold_and_release_are_recorded_with_the_operator(relay: Relay, queue: Qu
     story = relay.mailer("spool", "why", message).stdout
     assert f"held, by {me}: first ask" in story
     assert f"released, by {me}" in story
-    ledger = "".join(path.read_text() for path in (relay.spool / "log").iterdir())
+    ledger = "".join(path.read_text() for path in (relay.spool / "log").glob("*.jsonl"))
     events = [json.loads(line) for line in ledger.splitlines()]
     assert [(event["event"], event["by"]) for event in events] == [("held", me), ("released", me)]
 

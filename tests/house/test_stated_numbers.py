@@ -19,6 +19,7 @@ from mailer.oauth import source
 from mailer.receive import server
 from mailer.receive.content import data, idempotency, resent
 from mailer.receive.users import failures
+from mailer.send import traces
 from mailer.send.dsn import report
 from mailer.send.http.apis import LIMITS
 from mailer.send.replies import quotas
@@ -84,6 +85,7 @@ STATED = [
     ("security", "is delayed by up to {} second", failures.MAX_DELAY),
     ("security", "fails {} times in ten minutes", failures.MAX_REMOTE_FAILURES),
     ("security", "fails thirty times in {} minutes", failures.WINDOW / _MINUTE),
+    ("troubleshooting", "with the same words within {} minutes", traces.INTERVAL / _MINUTE),
     ("troubleshooting", "takes {} minute at most", network.LONGEST / _MINUTE),
 ]
 """Guide, words, and the number that belongs into them."""

@@ -94,7 +94,7 @@ def test_retry_failed_goes_on_without_a_token_and_not_at_every_request(
         token = token_file(open_relay).read_text().strip()
         answer = ask(port, RETRY, "POST", {"Authorization": f"Bearer {token}"})
         assert "will be tried now" in answer.json["message"]
-    lines = "".join(path.read_text() for path in (open_relay.spool / "log").iterdir()).splitlines()
+    lines = "".join(path.read_text() for path in (open_relay.spool / "log").glob("*.jsonl")).splitlines()
     assert [json.loads(line)["id"] for line in lines if '"requeued"' in line] == [failed]
 
 

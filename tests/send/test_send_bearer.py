@@ -235,7 +235,7 @@ def test_mail_goes_out_with_one_token_for_all_runs_and_with_a_new_one_when_it_is
         assert relay.mailer_send("--once").returncode == 0
         assert tokens.asked() == 2
         assert len(server.delivered()) == 3
-    seen = "".join(path.read_text(errors="replace") for path in (relay.spool / "log").iterdir())
+    seen = "".join(path.read_text(errors="replace") for path in (relay.spool / "log").rglob("*.*"))
     assert not any(token in seen + done.stderr for token in (SECRET, *tokens.access))
 
 

@@ -121,7 +121,9 @@ def test_the_operator_reads_which_message_told_it_and_what_that_one_is_about(rel
     assert found(relay.spool, notice) is None
     assert f"about message {message}" in relay.mailer("spool", "why", notice).stdout
     ledger = [
-        json.loads(line) for file in (relay.spool / "log").iterdir() for line in file.read_text().splitlines()
+        json.loads(line)
+        for file in (relay.spool / "log").glob("*.jsonl")
+        for line in file.read_text().splitlines()
     ]
     assert [line["notice"] for line in ledger if line["event"] == "notified"] == [notice]
     assert [line["id"] for line in ledger if line.get("about")] == [notice]
@@ -465,7 +467,7 @@ def test_a_reply_full_of_controls_is_escaped_and_cut_wherever_it_is_shown(relay:
     left = found(relay.spool, message)
     assert left is not None
     (reply,) = [str(event["reply"]) for event in left.events if event["event"] == "bounced"]
-    [ledger] = (relay.spool / "log").iterdir()
+    [ledger] = (relay.spool / "log").glob("*.jsonl")
     why = relay.mailer("spool", "why", message).stdout
     for shown in (reply, *why.splitlines(), *ledger.read_text().splitlines(), *done.stderr.splitlines()):
         assert shown.isprintable()
@@ -491,7 +493,7 @@ def test_a_reply_of_a_megabyte_is_trouble_with_the_server_and_shown_cut(relay: R
     assert left is not None
     assert left.place == "retry"
     assert max(len(str(event.get("reply", ""))) for event in left.events) <= 1000
-    [ledger] = (relay.spool / "log").iterdir()
+    [ledger] = (relay.spool / "log").glob("*.jsonl")
     assert len(ledger.read_bytes()) < 10_000
 
 

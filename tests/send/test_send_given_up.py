@@ -88,7 +88,7 @@ def test_a_message_that_cannot_be_moved_on_is_told_of_once_a_run_and_stops_nothi
 
 
 def _ledger(relay: Relay, message: str, event: str) -> list[dict[str, object]]:
-    lines = [line for day in (relay.spool / "log").iterdir() for line in day.read_text().splitlines()]
+    lines = [line for day in (relay.spool / "log").glob("*.jsonl") for line in day.read_text().splitlines()]
     return [entry for entry in map(json.loads, lines) if (entry["id"], entry["event"]) == (message, event)]
 
 

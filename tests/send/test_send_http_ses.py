@@ -138,7 +138,7 @@ def test_ses_gets_the_bytes_that_were_accepted_signed_by_whatever_keys_there_are
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", api.keys["AKIDOFENV"])
     monkeypatch.setenv("AWS_SESSION_TOKEN", SESSION)
     said += sent_by(relay, api, "AKIDOFENV")
-    seen = "".join(path.read_text(errors="replace") for path in (relay.spool / "log").iterdir()) + said
+    seen = "".join(path.read_text(errors="replace") for path in (relay.spool / "log").rglob("*.*")) + said
     assert not any(secret in seen for secret in (SECRET, SESSION, api.keys["AKIDOFENV"]))
 
 

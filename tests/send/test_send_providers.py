@@ -246,7 +246,9 @@ def health(relay: Relay) -> list[str]:
 def changes(relay: Relay) -> list[tuple[str, str]]:
     """What the ledger says of providers, in order."""
     lines = [
-        json.loads(line) for log in (relay.spool / "log").iterdir() for line in log.read_text().splitlines()
+        json.loads(line)
+        for log in (relay.spool / "log").glob("*.jsonl")
+        for line in log.read_text().splitlines()
     ]
     return [(line["name"], line["state"]) for line in lines if line["event"] == "provider"]
 

@@ -132,7 +132,7 @@ def test_the_ledger_tells_of_doubt_as_the_journal_does(relay: Relay) -> None:
         relay.configure(forward_to(server))
         message = queue(relay.spool)
         relay.mailer_send()
-    [ledger] = (relay.spool / "log").iterdir()
+    [ledger] = (relay.spool / "log").glob("*.jsonl")
     lines = [json.loads(line) for line in ledger.read_text().splitlines()]
     [told] = [line for line in lines if line["id"] == message]
     assert (told["event"], told["to"], told["relay"]) == ("uncertain", [TO], at(server))

@@ -6,7 +6,7 @@ from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples
 from mailer.cli.reader import end_with_the_pipe
 
-_READING = {"ls", "show", "why", "stats", "fsck"}
+_READING = {"ls", "show", "why", "trace", "stats", "fsck"}
 """The commands that `| head` may end. The others finish their work even when the reader closes the pipe."""
 
 
@@ -21,6 +21,7 @@ _READING = {"ls", "show", "why", "stats", "fsck"}
         "ls": "mailer.cli.spool.ls:ls",
         "show": "mailer.cli.spool.show:show",
         "why": "mailer.cli.spool.why:why",
+        "trace": "mailer.cli.spool.trace:trace",
         "retry": "mailer.cli.spool.verbs:retry",
         "hold": "mailer.cli.spool.verbs:hold",
         "release": "mailer.cli.spool.verbs:release",
@@ -35,6 +36,7 @@ _READING = {"ls", "show", "why", "stats", "fsck"}
         "ls": "List messages: everything that is not delivered, or what the filters choose.",
         "show": "Show a message: its envelope, how each recipient stands, its header.",
         "why": "Tell a message's story: the verdict first, then everything that happened, in...",
+        "trace": "Print what was said in sessions with a next hop that failed: a message's, or...",
         "retry": "Try messages at the next run: deferred and failed ones, and held ones that...",
         "hold": "Keep messages from being sent until they are released or retried.",
         "release": "Return held messages to the state that they were in.",

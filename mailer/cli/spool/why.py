@@ -14,7 +14,9 @@ from mailer.cli.setup import command_context
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import ambiguous
 from mailer.monitor import history
+from mailer.spool.layout import Spool
 from mailer.spool.view import story
+from mailer.spool.view.verdict import Outlook
 
 
 @click.command(
@@ -34,25 +36,29 @@ def why(message_id: str, *, as_json: bool) -> None:
     message's file is gone, the story is taken from the ledger.
 
     JSON is one object: id, state (as in `ls`; null once the file is gone), verdict [sentences], events [{at,
-    event, and if known to, hop, reply, attempt, next, tls, reason, by, notice, about}].
+    event, and if known to, hop, reply, attempt, next, tls, reason, by, notice, about}], traces [files in the
+    spool: what was said in the sessions that failed, see mailer spool trace].
     """
     with command_context() as context:
-        try:
-            told = history.tell(
-                context.spool, message_id, outlook(context.config, context.spool, time.time())
-            )
-        except history.Ambiguous as found:
-            raise ambiguous(message_id, found.ids) from found
-        except history.Unknown as unknown:
-            raise Failure(Exit.NO_INPUT, str(unknown)) from unknown
-        except history.Moving as moving:
-            raise Failure(Exit.TEMPORARY, str(moving)) from moving
+        told = story_of(context.spool, message_id, outlook(context.config, context.spool, time.time()))
     if as_json:
         sys.stdout.write(records.encode(record(told)))
         return
     sys.stdout.writelines(f"{line}\n" for line in (told.title, *told.verdict))
     sys.stdout.write("\n")
     sys.stdout.writelines(f"{story.tell(step)}\n" for step in story.chronicle(told.steps))
+
+
+def story_of(spool: Spool, prefix: str, how: Outlook) -> history.Story:
+    """Return the story of the one message whose id begins with a prefix; raises Failure if there is none."""
+    try:
+        return history.tell(spool, prefix, how)
+    except history.Ambiguous as found:
+        raise ambiguous(prefix, found.ids) from found
+    except history.Unknown as unknown:
+        raise Failure(Exit.NO_INPUT, str(unknown)) from unknown
+    except history.Moving as moving:
+        raise Failure(Exit.TEMPORARY, str(moving)) from moving
 
 
 def record(told: history.Story) -> records.Record:
@@ -62,4 +68,5 @@ def record(told: history.Story) -> records.Record:
         "state": told.seen.spot.place.value if told.seen else None,
         "verdict": told.verdict,
         "events": msgspec.to_builtins(told.steps),
+        "traces": [trace.path for trace in told.traces],
     }

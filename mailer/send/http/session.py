@@ -10,8 +10,10 @@ server behind it delivers the message. So the recipients are `uncertain` then, a
 import asyncio
 import os
 import secrets
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from mailer.config.hops import Api
@@ -30,6 +32,7 @@ from mailer.send.http.sigv4 import Keys, Signer, signed
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import utf8
 from mailer.send.smtp.client import Commit
+from mailer.send.smtp.conversation import KEPT, Conversation, Kind, Piece
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.login import Login, fetch
 from mailer.send.trouble import HopTrouble, SessionLost, judge_http
@@ -85,6 +88,9 @@ class HttpSession:
         self._exchange = Exchange(timeouts, login.hop.source_address)
         self._clock = clock
         self._say = say
+        self._began = monotonic()
+        self._said: deque[Piece] = deque(maxlen=KEPT)
+        """The last requests and their answers, as in `conversation`."""
         self._keys: Keys | None = None
         self._shown: set[str] = set()
         """All secrets that requests have contained, to be hidden in answers that quote them."""
@@ -135,9 +141,14 @@ class HttpSession:
         }
         batch = [recipient for recipient in recipients if recipient not in outcomes]
         if batch:
-            outcomes |= dict(
-                zip(batch, await self._send(self.hop.api, message, batch, on_commit), strict=True)
-            )
+            self._said.clear()
+            self._began = monotonic()
+            try:
+                sent = await self._send(self.hop.api, message, batch, on_commit)
+            except HopTrouble as trouble:
+                trouble.conversation = self.conversation()
+                raise
+            outcomes |= dict(zip(batch, sent, strict=True))
         return [outcomes[recipient] for recipient in recipients]
 
     async def close(self) -> None:
@@ -149,6 +160,10 @@ class HttpSession:
         """Drop the connection now."""
         self.alive = False
         self._exchange.abort()
+
+    def conversation(self) -> Conversation:
+        """Return the requests and answers of the last transaction, without secrets and without content."""
+        return Conversation(self.label, self._began, (), tuple(self._said))
 
     async def reach(self) -> str:
         """Get the interface's URL without a login, and return the status that it answers in one line.
@@ -182,6 +197,7 @@ class HttpSession:
                 answer = await self._post(copy, message.envelope.sender, batch, on_commit)
         except Broken as broken:
             self.alive = False
+            self._keep(Kind.REMARK, self._hide(broken.text))
             if broken.whole:
                 text = printable(f"{broken.text}; the whole request had been sent")
                 return [self._outcome(r, Status.UNCERTAIN, Scope.HOST, text) for r in batch]
@@ -195,10 +211,15 @@ class HttpSession:
         made = await self._request(copy, sender, [recipient.address for recipient in batch])
         login = made.headers["Authorization"].partition(" ")[2]
         self._shown |= {login, login.rpartition("Signature=")[2]}
-        self._tell(f"C: POST {made.url} ({made.body.size} octets)")
+        line = f"POST {made.url} ({made.body.size} octets)"
+        self._tell(f"C: {line}")
+        self._keep(Kind.SENT, line)
         answer = await self._exchange.post(made, lambda: on_commit(batch))
         self.tls = self._exchange.tls
-        self._tell(f"S: {self._line(answer)}")
+        line = self._line(answer)
+        self._tell(f"S: {line}")
+        self._keep(Kind.REMARK, f"TLS: {self.tls}")
+        self._keep(Kind.RECEIVED, f"{line}\n")
         return answer
 
     async def _request(self, copy: Source, sender: str, recipients: Sequence[str]) -> Request:
@@ -259,6 +280,9 @@ class HttpSession:
     def _tell(self, line: str) -> None:
         if self._say:
             self._say(printable(line, 2000))
+
+    def _keep(self, kind: Kind, line: str) -> None:
+        self._said.append((monotonic(), kind, line.encode(errors="backslashreplace"), 0))
 
     # Refusals that need no request.
 

@@ -10,6 +10,7 @@ from mailer.mail.reply import Reply, printable
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import tls, utf8
 from mailer.send.smtp.body import DotStuffer
+from mailer.send.smtp.conversation import Conversation, Piece
 from mailer.send.smtp.events import Answered, Broken, GoAhead, Settled, Verdict
 from mailer.send.smtp.extensions import NO_LIMITS, Extensions, mail_command, rcpt_command
 from mailer.send.smtp.hop import Hop, StartTls
@@ -66,6 +67,8 @@ class Session:
         """Whether the last transaction sent nothing and may succeed in a new session, see `verdicts.worn`."""
         self._without_tls = without_tls
         """Why opportunistic TLS was given up; empty: it was not."""
+        self._opening: tuple[Piece, ...] = ()
+        """What was said before the first transaction."""
         self._transactions = 0
 
     @classmethod
@@ -109,9 +112,10 @@ class Session:
         session = cls(wire, without_tls)
         try:
             await session._prepare(login)
-        except BaseException:
-            wire.abort()
+        except BaseException as error:
+            session._fail(error)
             raise
+        session._opening = tuple(wire.said)
         return session
 
     @property
@@ -177,8 +181,8 @@ class Session:
             return [implied[recipient.address] for recipient in recipients]
         try:
             answered = await self._attempt(message, asked, on_commit)
-        except BaseException:
-            self._wire.abort()
+        except BaseException as error:
+            self._fail(error)
             raise
         if not implied:
             return answered
@@ -198,6 +202,12 @@ class Session:
     def abort(self) -> None:
         """Drop the connection now."""
         self._wire.abort()
+
+    def conversation(self) -> Conversation:
+        """Return what was said in the opening of the session and in its last transaction."""
+        wire, earlier = self._wire, max(0, self._transactions - 1)
+        last = tuple(wire.said)
+        return Conversation(self.label, wire.began, self._opening, last, earlier, self._dialogue.conceal)
 
     # Opening.
 
@@ -250,10 +260,12 @@ class Session:
             raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
         refusal: HopTrouble | None = None
         for mechanism in login.mechanisms(self.extensions.auth, self.label):
+            self._wire.is_secret = True
             try:
                 reply = await self._ask(self._dialogue.auth, mechanism)
             except HopTrouble as lost:
                 raise refusal or lost from None
+            self._wire.is_secret = False
             if reply.positive:
                 return
             refused = self._refused(Phase.AUTH, reply, scope=Scope.PROVIDER)
@@ -325,6 +337,7 @@ class Session:
         self._transactions += 1
         if wire.broken:
             raise self._lost(SessionLost, wire.broken)
+        wire.said.clear()
         needs_utf8 = offered.smtputf8 and utf8.wanted(envelope, batch)
         self._dialogue.begin(
             mail_command(envelope, message.size, offered, utf8=needs_utf8),
@@ -407,6 +420,12 @@ class Session:
         return Outcome(recipient.address, status, self.label, reply, scope, self.tls, phase, action=action)
 
     # Trouble.
+
+    def _fail(self, error: BaseException) -> None:
+        """Drop the connection because of an error, and add to a hop's trouble what was said."""
+        if isinstance(error, HopTrouble):
+            error.conversation = self.conversation()
+        self._wire.abort()
 
     def _refused(self, phase: Phase, reply: Reply, scope: Scope = Scope.HOST) -> HopTrouble:
         """Return the trouble of a server that refuses the session itself."""

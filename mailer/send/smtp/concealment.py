@@ -15,6 +15,7 @@ _TOKEN_PREFIX = 16
 """Leading characters of a token that are enough to recognize it."""
 _SHORT = 8
 """Octets. A shorter password may occur within ordinary words, so it is recognized as a whole word only."""
+_DIGEST = re.compile(rb"[0-9a-f]{32}")
 
 
 class Concealment:
@@ -43,6 +44,17 @@ class Concealment:
             tokens: the one in use, and those that earlier sessions have sent to the server.
         """
         return cls(*chain.from_iterable(_token_forms(username, token) for token in tokens if token))
+
+    def with_answer(self, answer: bytes) -> "Concealment":
+        """Conceal the answer to a challenge of AUTH as well; args: answer: before base64.
+
+        CRAM-MD5's contains no password, but somebody who knows the challenge can try passwords against it.
+        """
+        if len(answer) < _SHORT:
+            return self
+        digest = answer.rpartition(b" ")[2]
+        forms = [_base64(answer, 12), *[re.escape(digest)] * bool(_DIGEST.fullmatch(digest))]
+        return Concealment(self._pattern.pattern, *forms)
 
     def octets(self, text: bytes) -> bytes:
         """Return the text without the password."""

@@ -112,7 +112,8 @@ class Dialogue:
         """Set by the caller after it has parsed the EHLO reply."""
         self.answered = 0
         """Number of replies taken so far, so that the shell can give each its own deadline."""
-        self._conceal = conceal
+        self.conceal = conceal
+        """Hides the login in events, with what AUTH has derived from it."""
         self._reader = ReplyReader(conceal)
         self._awaited: deque[Phase] = deque((Phase.BANNER,))
         self._unsaid: deque[tuple[Phase, bytes]] = deque()
@@ -249,7 +250,7 @@ class Dialogue:
 
     def _break(self, text: str, reply: Reply | None = None) -> Broken:
         # The text may quote a reply from which nothing was concealed (`_VERBATIM`).
-        broken = Broken(self._conceal.words(text) if self._conceal else text, self.phase, reply)
+        broken = Broken(self.conceal.words(text) if self.conceal else text, self.phase, reply)
         self.state = State.OVER
         return broken
 
@@ -289,7 +290,10 @@ class Dialogue:
         except ValueError as wrong:
             raise BadReply(f"a challenge that is not base64: {reply}") from wrong
         self._awaited.append(Phase.AUTH)
-        self._out += b64encode(self._mechanism.answer(challenge)) + b"\r\n"
+        answer = self._mechanism.answer(challenge)
+        if self.conceal:
+            self.conceal = self._reader.conceal = self.conceal.with_answer(answer)
+        self._out += b64encode(answer) + b"\r\n"
 
     def _progress(self, phase: Phase, reply: Reply, target: State) -> Event | None:
         """Handle a reply within a transaction."""

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from mailer.mail.envelope import Recipient
-from mailer.mail.outcome import Outcome, Status
+from mailer.mail.outcome import Outcome, Status, was_asked
 from mailer.send.phase import Phase
 from mailer.send.smtp.client import Commit, Message
 from mailer.send.smtp.hop import Hop
@@ -17,6 +17,7 @@ from mailer.send.smtp.places import LOOK, Places
 from mailer.send.trouble import HopTrouble, SessionLost, slows_down
 
 if TYPE_CHECKING:
+    from mailer.send.smtp.conversation import Conversation
     from mailer.spool.state.slots import Slot
 
 IDLE = 5.0
@@ -68,12 +69,18 @@ class Session(Protocol):
         self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
     ) -> list[Outcome]: ...
 
+    def conversation(self) -> "Conversation": ...
+
     async def close(self) -> None: ...
 
     def abort(self) -> None: ...
 
 
 Opener = Callable[[Hop], Awaitable[Session]]
+
+OnFailure = Callable[["Conversation", Sequence[tuple[str, str]], str], None]
+"""Called when a session has failed a message or could not be opened, with what was said, the phases and texts
+of the failures, and the message's id, if the session was open."""
 
 _MAX_TURNS = 10_000
 """Hops to remember for rate limiting; beyond that, those without a wait are dropped."""
@@ -240,7 +247,8 @@ class _HopSessions:
             session = await self._pool.opener(self._hop)
         except HopTrouble as trouble:
             if (now := monotonic()) - began > SLOW:
-                self._failure = now, trouble
+                self._failure = now, trouble.again()
+            self._pool.failed(trouble)
             if trouble.reply is not None and not trouble.reply.permanent:
                 self.ease()  # The usual reason is too many connections.
             raise
@@ -322,8 +330,9 @@ class Lease:
     the lease replaces the session with a new one, once.
     """
 
-    def __init__(self, pool: "Pool", hop: Hop, on_wait: OnWait | None) -> None:
+    def __init__(self, pool: "Pool", hop: Hop, on_wait: OnWait | None, message_id: str) -> None:
         self._pool = pool
+        self._message_id = message_id
         self._hop = hop
         self._on_wait = on_wait
         self._line: _HopSessions
@@ -389,10 +398,23 @@ class Lease:
         Raises:
             HopTrouble: the session is lost (SessionLost), or a dead one cannot be replaced by a new one.
         """
-        outcomes = await self._transact(message, recipients, on_commit)
-        if [one for one in outcomes if one.status is Status.DEFERRED and slows_down(one)]:
-            self._line.ease()
+        try:
+            outcomes = await self._transact(message, recipients, on_commit)
+        except HopTrouble as trouble:
+            self._pool.failed(trouble, self._message_id)
+            raise
+        if failed := [one for one in outcomes if one.status is not Status.SENT]:
+            self._note(failed)
         return outcomes
+
+    def _note(self, failed: Sequence[Outcome]) -> None:
+        if any(one.status is Status.DEFERRED and slows_down(one) for one in failed):
+            self._line.ease()
+        if self._pool.on_failure is None:
+            return
+        asked = [one for one in failed if one.status is not Status.PENDING and was_asked(one.hop)]
+        if failures := [(one.phase or Phase.DOT, one.reply) for one in asked]:
+            self._pool.on_failure(self._session.conversation(), failures, self._message_id)
 
     async def _transact(
         self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
@@ -435,7 +457,13 @@ class Pool:
     """
 
     def __init__(
-        self, opener: Opener, *, limit: int, idle: float = IDLE, places: Places | None = None
+        self,
+        opener: Opener,
+        *,
+        limit: int,
+        idle: float = IDLE,
+        places: Places | None = None,
+        on_failure: OnFailure | None = None,
     ) -> None:
         """Prepare an empty pool.
 
@@ -444,10 +472,12 @@ class Pool:
             limit: the most concurrent sessions to one hop, at least 1; `Hop.max_sessions` overrides it.
             idle: seconds that an idle session is kept.
             places: takes slots for hops that have `Hop.slots`.
+            on_failure: called with each failure of a session; must not raise.
         """
         self.opener = opener
         self.idle = idle
         self.places = places or Places()
+        self.on_failure = on_failure
         self._limit = limit
         self._turns: dict[Hop, float] = {}
         """When the next transaction may begin, for hops with `Hop.per_minute`."""
@@ -465,13 +495,19 @@ class Pool:
         self._lines.clear()
         await asyncio.gather(*self._closing)
 
-    def session(self, hop: Hop, on_wait: OnWait | None = None) -> Lease:
+    def session(self, hop: Hop, on_wait: OnWait | None = None, message_id: str = "") -> Lease:
         """Return a lease of a session to the hop, for `async with`.
 
         Entering it waits while `limit` sessions are in use, and raises HopTrouble. `on_wait` is called if the
-        wait for `Hop.per_minute` will take `LOG_WAIT_AFTER` seconds or more.
+        wait for `Hop.per_minute` will take `LOG_WAIT_AFTER` seconds or more. `message_id` is the message that
+        the session is for, as `on_failure` is told.
         """
-        return Lease(self, hop, on_wait)
+        return Lease(self, hop, on_wait, message_id)
+
+    def failed(self, trouble: HopTrouble, message_id: str = "") -> None:
+        """Pass on what was said before a hop's trouble, if there was a session."""
+        if self.on_failure and trouble.conversation:
+            self.on_failure(trouble.conversation, [(trouble.phase, trouble.text)], message_id)
 
     def hangs(self, hop: Hop) -> bool:
         """Tell whether the hop has not answered for `HANG_AFTER` seconds; leases that wait already go on."""

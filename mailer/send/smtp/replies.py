@@ -23,11 +23,11 @@ class BadReply(ValueError):
 class ReplyReader:
     """Collects replies. It must not be used after `BadReply`: the stream has no defined continuation."""
 
-    __slots__ = ("_code", "_conceal", "_lines", "_partial")
+    __slots__ = ("_code", "_lines", "_partial", "conceal")
 
     def __init__(self, conceal: Concealment | None = None) -> None:
         """Prepare; args: conceal: removes the login from the replies."""
-        self._conceal = conceal
+        self.conceal = conceal
         self._partial = b""
         self._code = 0
         self._lines: list[str] = []
@@ -62,12 +62,12 @@ class ReplyReader:
             self._partial = rest
             found = _LINE.fullmatch(line.removesuffix(b"\r"))
             if not found:
-                line = self._conceal.octets(line) if self._conceal else line
+                line = self.conceal.octets(line) if self.conceal else line
                 raise BadReply(f"not an SMTP reply: {_shown(line)}")
             code, mark, text = found.groups(b"")
-            if self._conceal is None and not self._lines and mark != b"-":
+            if self.conceal is None and not self._lines and mark != b"-":
                 return Reply(int(code), (decode(text),))  # The fast path: nearly all replies have one line.
-            conceal = None if int(code[:1]) == verbatim else self._conceal
+            conceal = None if int(code[:1]) == verbatim else self.conceal
             reply = self._line(int(code), more=mark == b"-", text=conceal.octets(text) if conceal else text)
             if reply and conceal and len(reply.lines) > 1:
                 reply = Reply(reply.code, conceal.lines(reply.lines))

@@ -8,7 +8,9 @@ import asyncio
 import errno
 import os
 import socket
+from collections import deque
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from mailer.ground.deadline import DeadlineTimer
@@ -18,6 +20,7 @@ from mailer.mail.reply import printable
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import tls
 from mailer.send.smtp.concealment import Concealment
+from mailer.send.smtp.conversation import KEPT, Kind, Piece
 from mailer.send.smtp.events import Broken, Event
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.machine import Dialogue, State
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 _LOCAL_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 TIMED_OUT = os.strerror(errno.ETIMEDOUT)
-
+_ABORTED = "aborted"
 
 _READ_SIZE = 16 * 1024
 """Octets read in one call; many replies together are shorter."""
@@ -63,6 +66,12 @@ class Wire(asyncio.BufferedProtocol):
         # From `address`, since a socket has forgotten its peer if the connection was reset right away.
         self.loopback = is_loopback(address)
         self.tls = ""
+        self.began = monotonic()
+        """When it was connected."""
+        self.said: deque[Piece] = deque(maxlen=KEPT)
+        """What was said since the session last cleared this, see `conversation`."""
+        self.is_secret = False
+        """Whether what is sent now is an AUTH exchange; set by the session."""
         self._timeouts = timeouts
         self._loop = loop
         self._transport: asyncio.Transport
@@ -88,9 +97,11 @@ class Wire(asyncio.BufferedProtocol):
         return self._read
 
     def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._read[:nbytes])
         if self._transcript:
-            self._transcript.received(bytes(self._read[:nbytes]))
-        for event in self.dialogue.receive(bytes(self._read[:nbytes])):
+            self._transcript.received(data)
+        self.said.append((monotonic(), Kind.RECEIVED, data, 0))
+        for event in self.dialogue.receive(data):
             if isinstance(event, Broken):
                 self._break(event)
             else:
@@ -122,12 +133,18 @@ class Wire(asyncio.BufferedProtocol):
         """Write what the dialogue has to send."""
         if out := self.dialogue.outgoing():
             if self._transcript:
-                self._transcript.sent(out, secret=self.dialogue.phase is Phase.AUTH)
+                self._transcript.sent(out, secret=self.is_secret)
+            self.said.append((monotonic(), Kind.SENT, _masked(out) if self.is_secret else out, 0))
             self._transport.write(out)
 
     def write(self, data: bytes) -> None:
+        """Write a part of the message; its last one after `Dialogue.finish`."""
+        whole, octets = self.dialogue.state is not State.BODY, len(data)
         if self._transcript:
-            self._transcript.sent_message(len(data))
+            self._transcript.sent_message(octets, whole=whole)
+        if self.said and self.said[-1][1] is Kind.MESSAGE:
+            octets += self.said.pop()[3]
+        self.said.append((monotonic(), Kind.END if whole else Kind.MESSAGE, b"", octets))
         self._transport.write(data)
 
     async def event(self) -> Event:
@@ -167,14 +184,16 @@ class Wire(asyncio.BufferedProtocol):
                     ssl_handshake_timeout=2 * limit,  # so that ours expires first, with our message
                 )
         except (OSError, ValueError) as error:  # ValueError: a host name that no certificate can have
-            self.abort()
             text, temporary = tls.failure(error)
+            self._remark(f"TLS: {text}")
+            self.abort()
             raise HopTrouble(self.label, Phase.TLS, text, temporary=temporary) from error
         assert secured is not None
         self._transport = (
             secured  # its write buffer keeps its limit, 512 KiB: asyncio's TLS never resumes at 0
         )
         self.tls = tls.describe(secured.get_extra_info("ssl_object"), verified=self.hop.verify)
+        self._remark(f"TLS: {self.tls} as {self.hop.verify_name or self.hop.name}")
         if self._transcript:
             self._transcript.note(f"TLS: {self.tls}")
 
@@ -185,7 +204,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Drop the connection now; unsent data is discarded."""
-        self._break(Broken("aborted", self.dialogue.phase))
+        self._break(Broken(_ABORTED, self.dialogue.phase))
 
     async def close(self) -> None:
         """Drop the connection as `abort` does, and wait until the descriptor is closed."""
@@ -215,10 +234,15 @@ class Wire(asyncio.BufferedProtocol):
         if self.broken:
             return
         self.broken = broken
+        if broken.reply is None and broken.text != _ABORTED:
+            self._remark(broken.text)
         self._timer.close()
         self._transport.abort()
         if self._waiter:
             self._wake(broken)
+
+    def _remark(self, text: str) -> None:
+        self.said.append((monotonic(), Kind.REMARK, text.encode(errors="backslashreplace"), 0))
 
     def _time_out(self) -> None:
         if self._waiter:  # a deadline counts only while something waits
@@ -263,6 +287,12 @@ async def connect(
         else:
             return wire
     raise trouble
+
+
+def _masked(commands: bytes) -> bytes:
+    from mailer.send.smtp.transcript import masked  # noqa: PLC0415 - only for a session with a login
+
+    return b"".join(masked(line).encode() + b"\r\n" for line in commands.decode().splitlines())
 
 
 def _transcript(say: "Say", conceal: Concealment | None) -> "Transcript":

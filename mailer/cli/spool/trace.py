@@ -1,0 +1,103 @@
+"""`mailer spool trace`: print what was said in sessions that failed."""
+
+import sys
+import time
+from functools import partial
+from typing import Any
+
+import click
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.message_id import MessageId
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.outlook import outlook
+from mailer.cli.program import system_words
+from mailer.cli.setup import CommandContext, command_context
+from mailer.cli.spool import records
+from mailer.cli.spool.why import story_of
+from mailer.mail import clock
+from mailer.mail.reply import printable
+from mailer.maillog import traces
+from mailer.maillog.ledger import OpenDirectory
+from mailer.maillog.traces import Trace
+from mailer.spool.layout import LOG
+
+
+class _IdOrFile(MessageId):
+    """A message id, or the name of a trace's file, with or without its directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 - click's signature
+        name = str(value).rpartition("/")[2]
+        return name if name.endswith(traces.SUFFIX) else super().convert(value, param, ctx)
+
+
+@click.command(
+    epilog=examples(
+        "mailer spool trace",
+        "mailer spool trace 01JD0M3Q",
+        "mailer spool trace 20261122T214503.023Z-smtp.example.com.txt",
+    )
+)
+@click.argument("what", metavar="[ID|FILE]", required=False, type=_IdOrFile(delivered=True))
+@json_option
+@config_option
+def trace(what: str | None, *, as_json: bool) -> None:
+    """Print what was said in sessions with a next hop that failed: a message's, or that of one file.
+
+    Without an argument, list all traces, the newest last. Each is a file in log/traces/ of the spool: the
+    replies of the server and the commands of mailer, with the seconds since the connect. Passwords, tokens
+    and the message itself are left out. For ten minutes one trace stands for all failures at the same next
+    hop with the same words, so that of a message may be from a session of other mail. The newest 250 are
+    kept, no longer than logRetention.
+
+    JSON has path, at, hop, message (null if the session could not be opened), failures [{phase, reply}], and
+    text with an argument.
+    """
+    with command_context() as context:
+        directory: OpenDirectory = partial(context.spool.directory, LOG)
+        try:
+            found = traces.traces(directory) if what is None else _chosen(context, directory, what)
+            texts = [traces.text(directory, one.name) for one in found] if what else []
+        except OSError as error:
+            raise Failure(Exit.NO_INPUT, system_words(error)) from error
+    if as_json:
+        for position, one in enumerate(found):
+            sys.stdout.write(records.encode(_record(one) | ({"text": texts[position]} if what else {})))
+    elif what is None:
+        sys.stdout.writelines(f"{one.name}  {_reason(one)}\n" for one in found)
+    else:
+        lines = "\n".join(texts).split("\n")[:-1]
+        sys.stdout.writelines(f"{printable(line, 4000)}\n" for line in lines)
+
+
+def _chosen(context: CommandContext, directory: OpenDirectory, what: str) -> list[Trace]:
+    """Return the traces of a message, or the one of a file; raises Failure if there is none."""
+    if what.endswith(traces.SUFFIX):
+        found = [one for one in traces.traces(directory) if one.name == what]
+        if not found:
+            raise Failure(
+                Exit.NO_INPUT, f"{printable(what, 100)}: no such trace; list all: mailer spool trace"
+            )
+        return found
+    story = story_of(context.spool, what, outlook(context.config, context.spool, time.time()))
+    if not story.traces:
+        raise Failure(
+            Exit.NO_INPUT,
+            f"{story.id}: no trace of a failed session is kept; what happened: mailer spool why {story.id}",
+        )
+    return list(story.traces)
+
+
+def _record(one: Trace) -> records.Record:
+    return {
+        "path": one.path,
+        "at": clock.rfc3339(one.at),
+        "hop": one.hop,
+        "message": one.message or None,
+        "failures": [{"phase": phase, "reply": reply} for phase, reply in one.failures],
+    }
+
+
+def _reason(one: Trace) -> str:
+    phase, reply = one.failures[0] if one.failures else ("", "")
+    return printable(f"{phase}: {reply}", 200)
