@@ -144,6 +144,7 @@ def test_the_wheel_works_outside_of_the_source(installed: Path, tmp_path: Path) 
     assert run("mailer-send", "--help").startswith("Usage: mailer-send")
     assert run("mailer", "guide", "changes") == (REPOSITORY / "mailer" / "guide" / "changes.md").read_text()
     assert run("mailer", "guide", "changes", "--language", "zh-CN").startswith("# 变更")
+    assert "default: 5d" in run("mailer", "config", "keys", "retry.maxAge")
     assert run("python", "-m", "mailer.cli.manual", "mailer-sendmail.8").startswith(".TH")
     assert (place / "sendmail" / "front.c").exists()
     assert run("mailer", "--version").split()[-1] == mailer.__version__

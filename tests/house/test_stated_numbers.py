@@ -4,6 +4,7 @@ Keys and their defaults are in `test_keys.py`; the Chinese guides have the same 
 """
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -14,20 +15,22 @@ from mailer.config.hops import Api
 from mailer.config.model import Config
 from mailer.events import backlog, deliverer, receiver
 from mailer.mail import header
+from mailer.maillog import retention
 from mailer.monitor import admin, context, health, results
 from mailer.oauth import source
-from mailer.receive import server
+from mailer.receive import pickup, refusals, server
 from mailer.receive.content import data, idempotency, resent
 from mailer.receive.users import failures
-from mailer.send import traces
+from mailer.send import given_up, journal_bound, queue_scan, traces
 from mailer.send.dsn import report
 from mailer.send.http.apis import LIMITS
 from mailer.send.replies import quotas
 from mailer.send.routes import alike, breaker, mx
 from mailer.send.smtp import places, pool
-from mailer.sendmail import main
+from mailer.sendmail import drop, main
 from mailer.spool import idempotency as once
-from mailer.spool.state import provider_state
+from mailer.spool.run import claim
+from mailer.spool.state import clock_guard, provider_state
 
 _KIB, _MIB = 2**10, 2**20
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -85,13 +88,37 @@ STATED = [
     ("security", "is delayed by up to {} second", failures.MAX_DELAY),
     ("security", "fails {} times in ten minutes", failures.MAX_REMOTE_FAILURES),
     ("security", "fails thirty times in {} minutes", failures.WINDOW / _MINUTE),
+    ("spool", "is deleted `logRetention` after its end ({} days", Config().log_retention / _DAY),
+    ("spool", "days; at least {})", retention._AT_LEAST / _DAY),
+    ("spool", "From {} MiB on all repeated deferrals", journal_bound.SOFT / _MIB),
+    ("spool", "From {} MiB on, recipients", journal_bound.HARD / _MIB),
+    ("spool", "after {} from one address in a minute", failures._MAX_LINES),
+    ("spool", "within {} minutes in all", clock_guard._EVEN / _MINUTE),
+    ("spool", "is up to {} days later than the last reading", clock_guard._GAP / _DAY),
+    ("spool", "with no gap of {} days", clock_guard._GAP / _DAY),
+    ("spool", "(more than {} days: a week)", clock_guard._ABSENCE / _DAY),
+    ("spool", "or after {} week", clock_guard._SET / (7 * _DAY)),
+    ("spool", "The receiver looks every {} seconds", pickup._SCAN_INTERVAL),
+    ("spool", "after {} drops of one user in a row", pickup._MAX_WAITS),
+    ("spool", "leaves {} MiB and 1,000 inodes free", drop._MIN_FREE / _MIB),
+    ("spool", "16 MiB and {} inodes free", drop._MIN_INODES),
+    ("spool", "At most {} files of one user are looked at", pickup._MAX_BATCH),
+    ("spool", "at most {} drops of one user are refused in an hour", refusals._MAX_REFUSALS),
+    ("spool", "in `new/` first (for {} s at most)", queue_scan._SUSPECTS_AFTER),
+    ("spool", "{} runners died while they had it claimed", claim.SUSPECT_AFTER),
+    ("spool", "{} runners died while it was their only message", claim.POISON_AFTER),
+    ("spool", "`--watch` after {} minute, later", given_up._FIRST_PAUSE / _MINUTE),
+    ("spool", "a minute, later after {} hour", given_up._MAX_PAUSE / _HOUR),
     ("troubleshooting", "with the same words within {} minutes", traces.INTERVAL / _MINUTE),
     ("troubleshooting", "takes {} minute at most", network.LONGEST / _MINUTE),
 ]
-"""Guide, words, and the number that belongs into them."""
+"""Guide (or `spool`, its README), words, and the number that belongs into them."""
 
 _WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 7: "seven", 10: "ten", 30: "thirty"}
-_FLAT = {guide.topic: " ".join(guide.text.split()) for guide in guides("en")}
+_TEXTS = {guide.topic: guide.text for guide in guides("en")} | {
+    "spool": (Path(__file__).parents[2] / "spool" / "README.md").read_text()
+}
+_FLAT = {topic: " ".join(text.split()) for topic, text in _TEXTS.items()}
 
 
 def ways_to_write(number: float | str) -> set[str]:
