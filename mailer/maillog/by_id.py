@@ -48,8 +48,8 @@ def _is_whole(found: Iterable[Found]) -> bool:
 
 def _is_told(story: Sequence[Line]) -> bool:
     attempts = {line.attempt for line in story if line.attempt}
-    ended = any(line.message or line.event == "removed" for line in story)
-    begun = any(line.event == "accepted" for line in story)
+    ended = any(line.message or line.event in {"removed", "moved"} for line in story)
+    begun = any(line.event in {"accepted", "arrived"} for line in story)
     return begun and ended and len(attempts) == max(attempts, default=0)
 
 

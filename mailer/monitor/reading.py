@@ -22,6 +22,7 @@ from mailer.spool.state.last_run import LastRun
 from mailer.spool.state.pause import Pause, read_pause
 from mailer.spool.state.provider_state import States
 from mailer.spool.state.token_store import Ending
+from mailer.spool.view.moves import unfinished
 
 _SAVED = "totals.json"
 """The file of the counters in `state/`; they include days that have been removed from the ledger."""
@@ -50,6 +51,8 @@ class Reading:
     """Recipients that were sent within the last hour, according to the ledger."""
     left: Summary
     """What users have left in `drop/`."""
+    moving: str = ""
+    """What `unfinished` says of the oldest held messages."""
     stuck: tuple[Stuck, ...] = ()
     """Messages that should have been sent; determined only if nothing was sent lately."""
     ledger_trouble: str = ""
@@ -97,6 +100,7 @@ class Lookout:
             pause=read_pause(self._spool),
             providers=provider_state.read(self._spool),
             sent_lately=sent_lately,
+            moving=unfinished(self._spool, queue[Place.HOLD].oldest),
             stuck=() if sent_lately else stuck(self._spool, queue, now),
             ledger_trouble=trouble,
             events=event_store.shown(self._spool, now),

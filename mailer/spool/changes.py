@@ -7,11 +7,16 @@
 Changes are objects with separate steps so that the committer can do each step for many messages together.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.locked import LockedMessage
 from mailer.spool.transitions import Move
+
+FEW = 8
+"""Changes up to this number are made durable one by one, without a thread."""
 
 
 class Change(Protocol):
@@ -154,3 +159,24 @@ def make_durable(spool: Spool, change: Change) -> None:
     except OSError:
         change.undo()
         raise
+
+
+def make_all_durable(spool: Spool, changes: Sequence[Change]) -> list[OSError | None]:
+    """Make many changes durable with few syncs; return the error of each, or None."""
+    if len(changes) <= FEW:
+        return [_trouble(partial(make_durable, spool, change)) for change in changes]
+    from mailer.spool.committer import Committer  # noqa: PLC0415 - asyncio, for one message in many
+
+    committer = Committer(spool).start()
+    try:
+        return [_trouble(future.result) for future in [committer.commit(change) for change in changes]]
+    finally:
+        committer.close()
+
+
+def _trouble(step: Callable[[], None]) -> OSError | None:
+    try:
+        step()
+    except OSError as error:
+        return error
+    return None

@@ -49,7 +49,7 @@ _NAME = frozenset("0123456789abcdef")
 _OF_DROP = "drop-"
 _DROP_KEPT = 30 * 86_400.0
 """Seconds for which a drop that was queued is remembered, in case its file could not be removed, and likewise
-an import and a message sent again; the configured window is for keys."""
+an import, a message sent again and one handed over; the configured window is for keys."""
 _FEW = 8
 """Directories up to this number are synced one by one; for more, the whole filesystem is synced."""
 _AT_ONCE = 1000
@@ -109,6 +109,48 @@ def name_of_import(queue: str, name: str, content: bytes) -> str:
 def name_of_replay(key: str) -> str:
     """Return the file name for a message that is sent again by a request that may come twice."""
     return _OF_DROP + sha256(f"replay\0{key}".encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def name_of_move(move: str) -> str:
+    """Return the file name for a message that another spool has handed over; the handover is the key."""
+    return _OF_DROP + sha256(f"move\0{move}".encode()).hexdigest()
+
+
+def read(spool: Spool, name: str) -> Known:
+    """Return what a key's file says, without its lock; raises OSError unless there is none."""
+    if not _is_name(name):
+        return Known()
+    try:
+        fd = _open(spool, name, create=False)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return Known()
+        raise
+    try:
+        return _fold(read_at(fd, _MOST, 0))
+    finally:
+        os.close(fd)
+
+
+def adopt(spool: Spool, name: str, id: str, content: str, *, at: float) -> None:
+    """Remember a message that is durable in the spool, unless its key names another one.
+
+    The file's name is durable when `once/` was synced.
+
+    Raises:
+        InUse: a session is receiving a message under this key.
+        OSError: it cannot be recorded.
+    """
+    if not _is_name(name):
+        return
+    file = KeyFile.lock(spool, name)
+    try:
+        if not file.known.id:
+            file.begin(id, content, at=at)
+        if file.known.id == id and not file.known.accepted:
+            file.accept(id, at=clock.rfc3339(at))
+    finally:
+        file.release()
 
 
 def forget(spool: Spool, name: str) -> None:

@@ -56,6 +56,17 @@ class Kind(StrEnum):
     """Its runner holds it until its turn at `hop`, which comes at about `next`; `reason` says why."""
     NOTIFIED = "notified"
     """The notification with the id `notice`, in this spool, reports `to` to the sender (RFC 3464)."""
+    MOVING = "moving"
+    """It is being handed over to another spool by the handover `move`, and is not sent from here meanwhile:
+    see `mailer.spool.handover`."""
+    MOVED = "moved"
+    """It belongs to the other spool, and is never sent from this one."""
+    ARRIVING = "arriving"
+    """This is the copy in the other spool, which is not sent until the first one has given it up."""
+    ARRIVED = "arrived"
+    """The first spool has given it up, so that it is sent from here."""
+    STAYED = "stayed"
+    """The handover ended without effect: it is sent from here."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -92,6 +103,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """In `accepted`: the time after which the sender does not want it delivered."""
     once: str = ""
     """In `accepted`: the files in `once/` of its idempotency key and its drop, separated by a space."""
+    move: str = ""
+    """In the five lines of a handover: names it."""
 
 
 OUTCOMES: dict[str, Status] = {
@@ -208,7 +221,7 @@ class Disposition(StrEnum):
     FAIL = "fail"
     """No recipient is left to try, and at least one was not sent."""
     HOLD = "hold"
-    """The operator, a rule of `routes` or the poison rule keeps it."""
+    """The operator, a rule of `routes` or the poison rule keeps it, or it is being handed over."""
 
 
 class State(msgspec.Struct, frozen=True):
@@ -221,8 +234,12 @@ class State(msgspec.Struct, frozen=True):
     """When its age began to count, in seconds since the epoch: when it was accepted, when its first attempt
     was scheduled for, or when the operator requeued it."""
     attempts: int = 0
-    held: str = ""
-    """Why it is held; empty if it is not."""
+    kept: str = ""
+    """Why the operator, a rule or the poison rule holds it; empty if none of them does."""
+    move: Event | None = None
+    """The last line of a handover that has not ended; None if there is none."""
+    arrived_by: str = ""
+    """The last handover that brought it, or is bringing it, into this spool; empty if none did."""
     released: bool = False
     """The operator released it from hold: no rule of `routes` holds it again."""
     recoveries: int = 0
@@ -241,6 +258,11 @@ class State(msgspec.Struct, frozen=True):
     known."""
     notices: tuple[str, ...] = ()
     """The ids of the notifications about it, the earliest first."""
+
+    @property
+    def held(self) -> str:
+        """Why it is held; empty if it is not."""
+        return _MOVES[self.move.event].format(self.move.reason) if self.move else self.kept
 
     @property
     def about(self) -> str:
@@ -425,13 +447,31 @@ def _after(state: State, event: Event, standings: dict[str, Standing], boot: str
         case Kind.NOTIFIED if is_id(event.notice):
             state = _after_notice(state, event, standings)
         case Kind.HELD:
-            state = replace(state, held=event.reason or "held")
+            state = replace(state, kept=event.reason or "held")
+        case Kind.MOVING | Kind.MOVED | Kind.ARRIVING | Kind.ARRIVED | Kind.STAYED:
+            state = _handed_over(state, event)
         case Kind.RELEASED:
-            _allow_doubt(standings, held=bool(state.held))
-            state = replace(state, held="", released=True, recoveries=0, deaths_alone=0, hand="")
+            _allow_doubt(standings, held=bool(state.kept))
+            state = replace(state, kept="", released=True, recoveries=0, deaths_alone=0, hand="")
         case Kind.REQUEUED:
             state = _after_requeue(state, event, standings)
     return state
+
+
+_MOVES: dict[str, str] = {
+    Kind.MOVING: "being moved {0}; `mailer spool move --resume` continues",
+    Kind.MOVED: "moved {0}, and to be removed here; `mailer spool move --resume` does so",
+    Kind.ARRIVING: "being moved here {0}; `mailer spool move --resume` continues there",
+}
+"""Why a message is not sent during a handover; the spool at the other end is put in."""
+
+
+def _handed_over(state: State, event: Event) -> State:
+    if event.event == Kind.ARRIVING:
+        return replace(state, move=event, arrived_by=event.move)
+    if event.event in _MOVES:
+        return replace(state, move=event)
+    return replace(state, move=None) if state.move and state.move.move == event.move else state
 
 
 def _in_hand(state: State, event: Event, boot: str) -> State:
@@ -488,9 +528,9 @@ def _after_requeue(state: State, event: Event, standings: dict[str, Standing]) -
             )
         elif address in event.to and not known.status.final:
             standings[address] = replace(known, next=None)
-    _allow_doubt(standings, held=bool(state.held))
-    released = state.released or bool(state.held)
-    state = replace(state, held="", released=released, recoveries=0, deaths_alone=0, hand="")
+    _allow_doubt(standings, held=bool(state.kept))
+    released = state.released or bool(state.kept)
+    state = replace(state, kept="", released=released, recoveries=0, deaths_alone=0, hand="")
     # An operator may have waiting mail tried every hour; it must expire some day all the same.
     return (
         state

@@ -35,7 +35,13 @@ class Move(StrEnum):
     REQUEUE = "requeue"
     """The sweep moves it when it is due, or the operator wants it tried now."""
     HOLD = "hold"
-    """The operator, a rule of `routes` or the poison rule holds it."""
+    """The operator, a rule of `routes` or the poison rule holds it, or it is handed over to another spool."""
+    ARRIVE = "arrive"
+    """Another spool hands it over; nothing is sent until that spool has given it up."""
+    ARRIVE_FAILED = "arrive-failed"
+    """As `ARRIVE`, and it was given up there."""
+    RESUME = "resume"
+    """It was parked for a handover, and waits for its next attempt."""
     PRUNE = "prune"
     """A kept copy is older than `archiveMaxAge`."""
     REMOVE = "remove"
@@ -58,6 +64,9 @@ TRANSITIONS: dict[Move, tuple[frozenset[Place], Place | None]] = {
     Move.FAIL: (frozenset({Place.CUR}), Place.FAILED),
     Move.REQUEUE: (frozenset({Place.RETRY}) | _KEPT, Place.NEW),
     Move.HOLD: (_LIVE | {Place.FAILED}, Place.HOLD),
+    Move.ARRIVE: (frozenset({Place.TMP}), Place.HOLD),
+    Move.ARRIVE_FAILED: (frozenset({Place.TMP}), Place.FAILED),
+    Move.RESUME: (frozenset({Place.HOLD}), Place.RETRY),
     Move.PRUNE: (frozenset({Place.SENT}), None),
     Move.REMOVE: (_LIVE | _KEPT | {Place.CORRUPT}, None),
     Move.QUARANTINE: (_LIVE | _KEPT, Place.CORRUPT),

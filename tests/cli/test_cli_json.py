@@ -11,7 +11,7 @@ from testbed.relay import Relay
 
 from mailer.cli.main import cli
 
-_STAY = {"up", "serve", "session", "monitor"}
+_STAY = {"up", "serve", "session", "monitor", "receive-moved"}
 _OWN_FORMAT = {"completion", "show"}
 """Scripts for a shell; a message, or the configuration, which is JSON without being asked."""
 

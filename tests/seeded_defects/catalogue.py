@@ -344,6 +344,24 @@ DEFECTS = (
         ("spool/test_free_space.py",),
     ),
     Defect(
+        "moved-before-it-is-given-up",
+        "a message that moves to another spool is sent by both",
+        "spool/handover/arriving.py",
+        "            write_all(draft.fd, self._line(Kind.ARRIVING, offer.move,",
+        "            write_all(draft.fd, self._line(Kind.ARRIVED, offer.move,",
+        ("spool/test_handover.py",),
+    ),
+    Defect(
+        "moved-and-stuck-in-hold",
+        "a message that has moved to another spool is never sent, and nothing says why",
+        "spool/handover/parking.py",
+        "        left = super().sources()\n        self._locked.append(self._event)\n"
+        "        self._locked.sync()\n        return left",
+        "        return super().sources()\n\n    def move(self) -> None:\n"
+        "        self._locked.append(self._event)\n        super().move()",
+        ("spool/test_handover.py",),
+    ),
+    Defect(
         "limit-not-counted-at-once",
         "a hundred sessions together pass a sender's limit",
         "receive/users/rates.py",

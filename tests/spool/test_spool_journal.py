@@ -120,7 +120,7 @@ def test_requeueing_opens_those_that_bounced_or_expired_and_no_others(lines: lis
         expected = Status.PENDING if before[address] in {Status.BOUNCED, Status.EXPIRED} else before[address]
         assert status is expected
     assert all(standing.next is None for standing in state.open)
-    assert (state.held, state.recoveries, state.deaths_alone, state.since) == ("", 0, 0, NOW + 1)
+    assert (state.kept, state.recoveries, state.deaths_alone, state.since) == ("", 0, 0, NOW + 1)
 
 
 @given(journals)
@@ -130,7 +130,7 @@ def test_requeueing_by_name_makes_waiting_recipients_due_and_changes_nothing_els
     assert statuses(state) == statuses(before)
     times = [None if s.address == BOB else s.next for s in before.open]
     assert [s.next for s in state.open] == times
-    assert (state.held, state.since, state.overdue) == ("", before.since, before.overdue)
+    assert (state.kept, state.since, state.overdue) == ("", before.since, before.overdue)
 
 
 @given(journals)

@@ -161,7 +161,9 @@ def test_the_table_of_moves_leads_from_the_queue_to_the_queue_and_never_back_to_
     for move, (sources, destination) in TRANSITIONS.items():
         assert destination is not Place.TMP
         assert (Place.SENT in sources) == (move is Move.PRUNE), "what was sent never moves again"
-        assert (Place.TMP in sources) == (move in {Move.COMMIT, Move.SCHEDULE})
+        assert (Place.TMP in sources) == (
+            move in {Move.COMMIT, Move.SCHEDULE, Move.ARRIVE, Move.ARRIVE_FAILED}
+        )
         for place in Place:
             if place in sources:
                 assert target(move, place) == destination

@@ -137,7 +137,7 @@ class Claims:
         if locked is None:
             return None
         try:
-            died = name not in self._given_back and not _is_given_back(locked)
+            died = name not in self._given_back and not is_given_back(locked)
             self._given_back.discard(name)
             if died:
                 # Written before anything is parsed: if parsing kills us, the next runner must know of it.
@@ -184,7 +184,7 @@ class Claims:
 
     def _return(self, locked: LockedMessage) -> None:
         try:
-            if not _is_given_back(locked):
+            if not is_given_back(locked):
                 self._append(locked, Kind.RETURNED)
         except OSError:
             if len(self._given_back) < _REPORTS:
@@ -317,7 +317,7 @@ def once(report: Report) -> Report:
     return tell
 
 
-def _is_given_back(locked: LockedMessage) -> bool:
+def is_given_back(locked: LockedMessage) -> bool:
     """Return whether the last runner gave it back in order; lines that operators add later are ignored."""
     return last_kind(_tail(locked.fd), _BY_OPERATORS) == Kind.RETURNED
 

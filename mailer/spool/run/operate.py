@@ -4,23 +4,20 @@ Each takes the file's lock. For a message that a runner holds this raises `Busy`
 """
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from mailer.mail import clock
-from mailer.spool.changes import Change, DurableMove, Removal, Written, make_durable
-from mailer.spool.journal import Event, Kind
+from mailer.spool.changes import FEW, Change, DurableMove, Removal, Written, make_all_durable, make_durable
+from mailer.spool.handover.parking import unpark
+from mailer.spool.journal import Event, Kind, State
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.locked import LockedMessage, Unsafe, remove_quarantined
 from mailer.spool.syscalls import sync_filesystem
 from mailer.spool.transitions import TRANSITIONS, Move
-
-_FEW = 8
-"""Messages up to this number are made durable one by one. For more, the whole filesystem is synced, which may
-have much else to write."""
 
 
 class Refused(ValueError):
@@ -43,31 +40,17 @@ class Begun:
 def complete_together(spool: Spool, begun: Sequence[Begun]) -> list[OSError | None]:
     """Finish the actions on many messages with few syncs; return the error of each, or None.
 
-    The messages must be few enough that all their files can be open.
+    The messages must be few enough that all their files can be open. For more than a few the whole filesystem
+    is synced, which may have much else to write.
     """
-    if len(begun) <= _FEW:
-        return [_trouble(each.complete) for each in begun]
-    if sync_filesystem(spool.root):
+    if len(begun) > FEW and sync_filesystem(spool.root):
         for each in begun:
             each.locked.is_synced = True
-    from mailer.spool.committer import Committer  # noqa: PLC0415 - asyncio, for one message in many
-
-    committer = Committer(spool).start()
     try:
-        futures = [committer.commit(each.change) for each in begun]
-        return [_trouble(future.result) for future in futures]
+        return make_all_durable(spool, [each.change for each in begun])
     finally:
-        committer.close()
         for each in begun:
             each.locked.release()
-
-
-def _trouble(step: Callable[[], None]) -> OSError | None:
-    try:
-        step()
-    except OSError as error:
-        return error
-    return None
 
 
 @contextmanager
@@ -119,7 +102,7 @@ class Operator:
         if not ready:
             self._allow(Move.REQUEUE, spot)
         with _begun(self.spool, spot) as locked:
-            state = locked.read().state
+            state = _not_moving(locked)
             to = () if reopen else tuple(standing.address for standing in state.open)
             locked.append(replace(self._event(Kind.REQUEUED, now), to=to))
             return Begun(locked, Written(locked) if ready else DurableMove(locked, Move.REQUEUE))
@@ -132,7 +115,7 @@ class Operator:
         """Record a `hold`, for the caller to finish."""
         self._allow(Move.HOLD, spot)
         with _begun(self.spool, spot) as locked:
-            locked.read()
+            _not_moving(locked)
             locked.append(self._event(Kind.HELD, now, reason or f"held by {self.name}"))
             return Begun(locked, DurableMove(locked, Move.HOLD))
 
@@ -145,9 +128,22 @@ class Operator:
         if spot.place is not Place.HOLD:
             raise Refused(f"it is not held: it is in {spot.place}/")
         with _begun(self.spool, spot) as locked:
-            locked.read()
+            _not_moving(locked)
             locked.append(self._event(Kind.RELEASED, now))
             return Begun(locked, DurableMove(locked, Move.REQUEUE))
+
+    def taking(self, spot: Spot, now: float) -> "Begun":
+        """Record that a message is sent from here, on the operator's word that the other spool never will.
+
+        This ends a handover whose other side is lost. Otherwise raises as `retry`, and so do others.
+        """
+        with _begun(self.spool, spot) as locked:
+            state = locked.read().state
+            if state.move is None:
+                raise Refused("it is not being moved")
+            here = state.move.event == Kind.ARRIVING
+            event = replace(self._event(Kind.ARRIVED if here else Kind.STAYED, now), move=state.move.move)
+            return Begun(locked, unpark(locked, state, event, now))
 
     def remove(self, spot: Spot) -> None:
         """Delete a message, or another entry that was quarantined; this cannot be undone.
@@ -164,6 +160,8 @@ class Operator:
         self._allow(Move.REMOVE, spot)
         try:
             with _begun(self.spool, spot) as locked:
+                if spot.place is not Place.CORRUPT:
+                    _not_moving(locked, leaving_only=True)
                 return Begun(locked, Removal(locked))
         except Unsafe as unsafe:
             if spot.place is not Place.CORRUPT or not unsafe.movable:
@@ -186,3 +184,20 @@ class Operator:
 
     def _event(self, kind: Kind, now: float, reason: str = "") -> Event:
         return Event(at=clock.rfc3339(now), event=kind, by=self.name, reason=reason)
+
+
+def _not_moving(locked: LockedMessage, *, leaving_only: bool = False) -> State:
+    """Return the state of a message that is not being handed over to another spool.
+
+    Args:
+        locked: the message.
+        leaving_only: it may be one that arrives. The source counts that as handed over.
+
+    Raises:
+        Refused: it is being handed over.
+        Corrupt, OSError: it cannot be read.
+    """
+    state = locked.read().state
+    if state.move and not (leaving_only and state.move.event == Kind.ARRIVING):
+        raise Refused(f"{state.held}, or, if the other spool is lost, `--take {locked.id}`")
+    return state

@@ -105,6 +105,12 @@ _PHRASES = {
     Kind.HELD: "held",
     Kind.RELEASED: "released",
     Kind.REQUEUED: "requeued{to}, to be tried at the next run",
+    Kind.MOVING: "began to move to another spool",
+    Kind.MOVED: "handed over to another spool",
+    Kind.ARRIVING: "stored here, and kept back until the other spool has given it up",
+    Kind.ARRIVED: "arrived from another spool",
+    Kind.STAYED: "not moved",
+    "taken": "taken, on the operator's word that the other spool never sends it",
     "attempt": _TROUBLE,
     Kind.THROTTLED: "waiting for its turn{at}",
     Kind.NOTIFIED: "wrote to the sender{about_whom}, in notification {notice}",
@@ -162,7 +168,7 @@ def situation(summary: Summary, now: float, keeps: Collection[Obstacle] = ()) ->
         case Place.CORRUPT:
             return printable(summary.reason)
         case Place.FAILED:
-            return words.count(summary.attempts, "attempt")
+            return printable(summary.held) or words.count(summary.attempts, "attempt")
     return ""
 
 

@@ -137,6 +137,9 @@ def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook)
     ):
         attempted = f"after {attempts}" if state.attempts else "not tried yet"
         return f"Waiting, {attempted}; sending is {sentences(outlook.obstacles)}"
+    if state.move:
+        since = words.moment_of(state.move.at)
+        return f"Not sent by any spool since {since}, because it is {state.held}."
     if seen.spot.place in {Place.NEW, Place.RETRY}:
         return _waiting(entry, events, outlook)
     died = "Its runner died; the next run takes it over immediately."
@@ -317,12 +320,13 @@ def _deaths(events: Sequence[Event], place: Place) -> Iterator[str]:
 def verdict_of_ledger(events: Sequence[Event], outlook: Outlook) -> list[str]:
     """Describe what happened to a message whose file is gone, from its ledger lines in order."""
     last = last_standings(events)
-    removed = next((event for event in reversed(events) if event.event == "removed"), None)
+    left = next((each for each in reversed(events) if each.event in {"removed", "moved", "arrived"}), None)
     about = [_is_about(event.about) for event in events if event.about][:1]
     about += [_is_copy(event.replays) for event in events if event.replays][:1]
-    if removed:
-        by = f" by {removed.by}" if removed.by else ""
-        lines = [f"Removed{by} at {words.moment_of(removed.at)}; no file is left in the spool."]
+    if left and left.event != "arrived":
+        by = f" by {left.by}" if left.by else ""
+        how = f"Moved {left.reason}{by}" if left.event == "moved" else f"Removed{by}"
+        lines = [f"{how} at {words.moment_of(left.at)}; no file is left in the spool."]
     elif last and all(standing.status is Status.SENT for standing in last):
         lines = [_sent({standing.hop for standing in last}, "it has left the queue")]
     else:

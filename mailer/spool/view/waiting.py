@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from mailer.mail import clock
@@ -16,6 +17,7 @@ from mailer.spool.state import last_run
 from mailer.spool.state.pause import describe, read_pause
 from mailer.spool.view.examine import ASK_OWNER, never_started
 from mailer.spool.view.inspect import View
+from mailer.spool.view.moves import unfinished
 from mailer.spool.words import duration
 
 _LATE = 300.0
@@ -135,6 +137,11 @@ def _in_hand(spool: Spool) -> int:
     return held
 
 
+_RESTING = {Place.HOLD, Place.FAILED}
+_FIRST = 200
+"""Messages in each of these places to read, in search of one whose move to another spool was interrupted."""
+_RESUME = "repeat mailer spool move with --resume on the host that it comes from"
+
 _WAIT_FOR_YOU = (
     (Place.RETRY, Grade.OK, "to be tried again", ""),
     (Place.HOLD, Grade.WARNING, "held", "look with mailer spool ls --state hold, then release or rm"),
@@ -158,6 +165,9 @@ def _at_rest(spool: Spool, now: float) -> Iterator[Finding]:
         count, oldest = 0, ""
         for spot in spots(spool, (place,)):
             count, oldest = count + 1, min(oldest or spot.name, spot.name)  # ids sort by arrival
+        first = islice(spots(spool, (place,)), _FIRST) if place in _RESTING else ()
+        if moving := unfinished(spool, first):
+            yield Finding(str(spool.path / place), "move", Grade.WARNING, moving, _RESUME)
         if count:
             found = f"{count} {words}; the oldest came {duration(max(0.0, now - arrival(oldest)))} ago"
             yield Finding(str(spool.path / place), place.value, grade, found, todo)

@@ -1,0 +1,1 @@
+"""Hand messages over from one spool to another: each is sendable on exactly one side, whatever crashes."""

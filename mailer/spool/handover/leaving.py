@@ -1,0 +1,137 @@
+"""The source's side of a handover: a message stays locked from its first line until the target has it.
+
+These are its states:
+
+    place of the message      line            sent from here
+    any of the queue          (none)          yes
+    hold/, failed/            `moving`        no: the target may be storing it
+    hold/, failed/            `moved`         never: it is the target's
+    deleted                                   the target has confirmed that it may send it
+    where its journal says    `stayed`        yes: the target has said that it does not have it
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Self
+
+from mailer.mail import clock
+from mailer.spool import idempotency
+from mailer.spool.changes import Change, Removal, Written
+from mailer.spool.entry import Corrupt, Entry
+from mailer.spool.handover.parking import park, unpark
+from mailer.spool.handover.wire import CHUNK, Key, Offer
+from mailer.spool.ids import new_id
+from mailer.spool.journal import Event, Kind
+from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.locked import LockedMessage
+from mailer.spool.run.claim import is_given_back
+from mailer.spool.run.notice import complete
+from mailer.spool.syscalls import boot_id, read_at
+
+MOVABLE = (Place.NEW, Place.CUR, Place.RETRY, Place.HOLD, Place.FAILED)
+"""Where messages are that can be handed over; those in `corrupt/` cannot be read."""
+
+
+class NotMovable(ValueError):
+    """The message cannot be handed over; the text says why."""
+
+
+class Leaving:
+    """A message that is being handed over. Its lock is held until `release`."""
+
+    def __init__(self, locked: LockedMessage, entry: Entry) -> None:
+        self.locked = locked
+        self.entry = entry
+        self.id = locked.id
+        self.spot = locked.spot
+        """Where it was."""
+        self.move = entry.state.move.move if entry.state.move else ""
+
+    @classmethod
+    def lock(cls, spool: Spool, spot: Spot, *, resumes: bool) -> Self:
+        """Lock a message and check that it can be handed over.
+
+        Args:
+            spool: the spool.
+            spot: where it is.
+            resumes: it must be one whose handover was begun; otherwise it must not be one.
+
+        Raises:
+            NotMovable: it must not be handed over.
+            Missed, Unsafe, Corrupt, OSError: it cannot be locked or read.
+        """
+        locked = LockedMessage.lock(spool, spot)
+        try:
+            entry = locked.read()
+            locked.check(entry)
+            move = entry.state.move
+            if (move is not None) != resumes or (move and move.event == Kind.ARRIVING):
+                raise NotMovable(entry.state.held or "it is not being moved")  # noqa: TRY301 - the lock is given up below
+        except BaseException:
+            locked.release()
+            raise
+        return cls(locked, entry)
+
+    def is_parked(self) -> bool:
+        """Return whether its journal says that it is being handed over; in doubt, it is."""
+        try:
+            return self.locked.read().state.move is not None
+        except (Corrupt, OSError):
+            return True
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it is the target's already."""
+        move = self.entry.state.move
+        return move is not None and move.event == Kind.MOVED
+
+    def begin(self, where: str, by: str, now: float) -> Change:
+        """Park it; return the change to make durable before it is offered. Raises OSError."""
+        locked, state = self.locked, self.entry.state
+        if state.move:
+            return Written(locked)
+        died = locked.spot.place is Place.CUR and not is_given_back(locked)
+        # What a claim would do first: the message leaves, and its notifications and its key stay.
+        if state.notices:
+            complete(locked, state, recovered=died)
+        if state.accepted and state.accepted.once:
+            idempotency.confirm(locked, state.accepted.once)
+        if died:
+            locked.append(Event(at=clock.rfc3339(now), event=Kind.RECOVERED, boot=boot_id()))
+        self.move = new_id(now)
+        return park(locked, self._event(Kind.MOVING, now, reason=f"to {where}", by=by))
+
+    def offer(self) -> Offer:
+        """Describe it for the target; raises OSError."""
+        accepted = self.entry.state.accepted
+        names = accepted.once.split() if accepted else []
+        known = {name: idempotency.read(self.locked.spool, name) for name in names}
+        keys = tuple(Key(name, each.content) for name, each in known.items() if each.id == self.id)
+        return Offer(self.id, self.move, self.locked.size, self.spot.place is Place.FAILED, keys)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the file; raises OSError."""
+        size = self.locked.size
+        for at in range(0, size, CHUNK):
+            yield read_at(self.locked.fd, min(CHUNK, size - at), at)
+
+    def give_up(self, where: str, now: float) -> Change:
+        """Give it to the target; raises OSError."""
+        self.locked.append(self._event(Kind.MOVED, now, reason=f"to {where}"))
+        return Written(self.locked)
+
+    def stay(self, why: str, now: float) -> Change:
+        """End the handover without effect; raises OSError."""
+        state = self.locked.read().state
+        return unpark(self.locked, state, self._event(Kind.STAYED, now, reason=why), now)
+
+    def remove(self) -> Change:
+        """Delete what is the target's now."""
+        return Removal(self.locked)
+
+    def _event(self, kind: Kind, now: float, *, reason: str, by: str = "") -> Event:
+        return Event(at=clock.rfc3339(now), event=kind, move=self.move, reason=reason, by=by)
+
+    def release(self) -> None:
+        with suppress(OSError):
+            self.locked.release()
