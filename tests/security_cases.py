@@ -152,4 +152,6 @@ CASES = {
     138: "a mistyped name that becomes a user who may send as anyone",
     139: "a server's words that would put other people's recipients on the suppression list",
     140: "messages that SMTP on standard input might read as commands while no receiver runs",
+    141: "a server that quotes our login, a token or CRAM-MD5's answer in a session whose trace is kept",
+    142: "links, pipes and directories in place of traces",
 }

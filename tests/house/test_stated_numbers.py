@@ -16,6 +16,7 @@ from mailer.config.model import Config
 from mailer.events import backlog, deliverer, receiver
 from mailer.mail import header
 from mailer.maillog import retention
+from mailer.maillog import traces as trace_files
 from mailer.monitor import admin, context, health, results
 from mailer.oauth import source
 from mailer.receive import pickup, refusals, server
@@ -109,6 +110,14 @@ STATED = [
     ("spool", "{} runners died while it was their only message", claim.POISON_AFTER),
     ("spool", "`--watch` after {} minute, later", given_up._FIRST_PAUSE / _MINUTE),
     ("spool", "a minute, later after {} hour", given_up._MAX_PAUSE / _HOUR),
+    ("spool", "reply as the journal has it, at most {}.", trace_files.MOST_FAILURES),
+    ("spool", "(without ids and addresses) for {} minutes", traces.INTERVAL / _MINUTE),
+    ("spool", "There are at most {} of one next hop", traces.PER_HOP),
+    ("spool", "a run writes at most {} in a minute", traces.PER_MINUTE),
+    ("spool", "The newest {} are kept", trace_files.MOST),
+    ("spool", "each of at most {} KiB", trace_files.LARGEST / _KIB),
+    ("spool", "so all take at most {} MiB", -(-trace_files.MOST * trace_files.LARGEST // _MIB)),
+    ("spool", "None is written while less than {} MiB", traces.FREE / _MIB),
     ("troubleshooting", "with the same words within {} minutes", traces.INTERVAL / _MINUTE),
     ("troubleshooting", "takes {} minute at most", network.LONGEST / _MINUTE),
 ]

@@ -650,4 +650,28 @@ DEFECTS = (
             "send/test_budgets_used_up.py::test_a_request_that_is_answered_429_uses_nothing_and_one_without_an_answer_does",
         ),
     ),
+    Defect(
+        "login-in-a-trace",
+        "a password is in a file that operators send to others",
+        "send/smtp/wire.py",
+        "_masked(out) if self.is_secret else out",
+        "out",
+        ("send/test_send_traces.py::test_a_login_that_a_server_quotes_is_in_no_file",),
+    ),
+    Defect(
+        "answer-quoted",
+        "passwords can be tried against what a server quotes of CRAM-MD5",
+        "send/smtp/machine.py",
+        "self.conceal = self._reader.conceal = self.conceal.with_answer(answer)",
+        "pass",
+        ("send/test_send_traces.py::test_a_login_that_a_server_quotes_is_in_no_file",),
+    ),
+    Defect(
+        "trace-for-each-failure",
+        "a queue of 100,000 messages to a broken server fills the disk's cache with traces",
+        "send/traces.py",
+        "if words <= known.keys() or len(known) >= PER_HOP:",
+        "if False:",
+        ("send/test_send_traces.py::test_one_trace_stands_for_all_failures_that_are_alike_in_all_runs",),
+    ),
 )

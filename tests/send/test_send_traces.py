@@ -57,7 +57,7 @@ def fail(relay: Relay, server: Server, **settings: object) -> str:
     return message
 
 
-def with_login(server: Server, mechanism: str = "") -> dict[str, object]:
+def with_login(server: Server, mechanism: str = "") -> dict[str, list[dict[str, object]]]:
     login = {"username": USER, "password": PASSWORD} | ({"auth": mechanism.lower()} if mechanism else {})
     return {"forwardProviders": [{"host": "127.0.0.1", "port": server.port, **login}]}
 
@@ -120,6 +120,21 @@ def test_the_command_prints_lists_and_describes_traces(relay: Relay) -> None:
         done = relay.mailer("spool", "trace", what)
         assert (done.returncode, done.stdout) == (66, "")
         assert "no such trace; list all: mailer spool trace" in done.stderr
+
+
+def test_the_providers_name_the_trace_of_the_trouble_that_paused_them(relay: Relay) -> None:
+    """Also for mail that was never tried, since its provider was paused before it came."""
+    with Server({"auth": "535 5.7.8 wrong password"}, auth="PLAIN") as server, Server() as other:
+        provider = with_login(server)["forwardProviders"][0] | {"name": "main"}
+        both = [provider, {"host": "127.0.0.1", "port": other.port, "name": "second"}]
+        fail(relay, server, forwardProviders=both)
+    [path] = files(relay)
+    shown = relay.mailer("providers").stdout
+    assert shown.count("what was said") == 1
+    assert f"wrong password\n    what was said: mailer spool trace {path.name}\n" in shown
+    rows = map(json.loads, relay.mailer("providers", "--json").stdout.splitlines())
+    assert {row["name"]: row["trace"] for row in rows} == {"main": f"log/traces/{path.name}", "second": ""}
+    assert "Failed: auth: 535 5.7.8 wrong password" in relay.mailer("spool", "trace", path.name).stdout
 
 
 def test_a_message_that_was_never_tried_has_no_trace(relay: Relay) -> None:
@@ -232,6 +247,7 @@ def quoting(session: Session, _line: bytes) -> bytes:
     return b"535-5.7.8 %b\r\n535-%b\r\n535-%b\r\n535 %b\r\n" % (heard, decoded, *half)
 
 
+@pytest.mark.security_case(141)
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5"])
 @pytest.mark.parametrize("step", ["welcome", "mail", "dot"])
 def test_a_login_that_a_server_quotes_is_in_no_file(relay: Relay, mechanism: str, step: str) -> None:
@@ -241,6 +257,7 @@ def test_a_login_that_a_server_quotes_is_in_no_file(relay: Relay, mechanism: str
     session = server.sessions[0]
     words = [word for line in session.commands for word in line.split()]
     sent = [word for word in words if re.fullmatch(rb"[A-Za-z0-9+/]{20,}={0,2}", word)]
+    sent = [word for word in sent if b64decode(word) != USER.encode()]
     assert sent
     secrets = {PASSWORD.encode(), b64encode(PASSWORD.encode())[:16], PASSWORD.encode()[9:], *sent}
     if mechanism == "CRAM-MD5":
@@ -265,6 +282,7 @@ def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TokenSer
         yield server
 
 
+@pytest.mark.security_case(141)
 @pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
 def test_a_token_that_a_server_quotes_is_in_no_trace(
     relay: Relay, tokens: TokenServer, mechanism: str
@@ -538,6 +556,7 @@ def test_traces_are_deleted_with_the_ledger_also_by_a_run_that_finds_no_mail(rel
 # A directory that is not as it should be.
 
 
+@pytest.mark.security_case(142)
 @pytest.mark.parametrize("planted", ["link", "file"])
 def test_a_directory_that_is_none_costs_the_trace_and_nothing_else(relay: Relay, planted: str) -> None:
     elsewhere = relay.directory / "elsewhere"
@@ -560,6 +579,7 @@ def test_a_directory_that_is_none_costs_the_trace_and_nothing_else(relay: Relay,
     assert done.returncode == (0 if not done.stderr else 66)
 
 
+@pytest.mark.security_case(142)
 def test_planted_names_are_neither_read_nor_followed(relay: Relay) -> None:
     secret = relay.directory / "secret"
     secret.write_text("# x\nHop: top secret\nFailed: a: b\n\nsecret\n")

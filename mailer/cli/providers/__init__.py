@@ -30,7 +30,8 @@ def providers(click_context: click.Context, *, as_json: bool) -> None:
 
     In use: the provider gets mail. Paused: it failed, and gets no mail until the time shown; its mail goes to
     the next provider, or waits, and nothing bounces. On trial: the next message tries it again. With --json
-    these are the states of a circuit breaker: closed, open, half-open.
+    these are the states of a circuit breaker: closed, open, half-open; and trace is the file with what was
+    said in a session that met the last trouble.
 
     For budgets, it shows what is used and when some is free again, of providers and then of recipient
     domains; in JSON: counts, budget [{per, allowed, used, freeAt}], and domains instead of name.

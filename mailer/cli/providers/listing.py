@@ -1,6 +1,9 @@
 """The rows of `mailer providers`: each provider's configuration, and its state as recorded by runners."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -11,8 +14,11 @@ from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.mail.clock import rfc3339
 from mailer.mail.reply import printable
+from mailer.maillog import traces
+from mailer.maillog.traces import Trace
 from mailer.monitor.budgets import Budget, budgets
-from mailer.spool.layout import Spool
+from mailer.send.hop_names import provider_at
+from mailer.spool.layout import LOG, Spool
 from mailer.spool.state import provider_state
 from mailer.spool.state.provider_state import Health, ProviderState, health
 
@@ -48,6 +54,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     trouble: str
     """The last trouble, in the words of the provider or the system."""
     trouble_at: str
+    trace: str
+    """The file in the spool with what was said in a session that met this trouble; empty if none is kept."""
     failures: int
     cause: str
     """Why the login fails, in one word; empty if it works, or the cause is unknown."""
@@ -70,6 +78,10 @@ def listing(config: Config, spool: Spool, now: datetime) -> list[Row]:
     """Return the providers in the order in which they are tried."""
     states = provider_state.read(spool)
     spent = {each.account: each for each in budgets(config, spool, clocks().read)}
+    kept: list[Trace] = []
+    if any(state.trouble for state in states.values()):
+        with suppress(OSError):
+            kept = traces.traces(partial(spool.directory, LOG))
     rows = []
     for priority, equals in config.providers_by_priority.items():
         shared = any(provider.weight is not None for provider in equals)
@@ -78,7 +90,8 @@ def listing(config: Config, spool: Spool, now: datetime) -> list[Row]:
             state = states.get(provider.account, ProviderState())
             name = config.name_of(provider)
             row = _row(name, provider, state, now, priority=priority, weight=weight)
-            rows.append(_with_budget(row, spent.get(provider.account)))
+            own = [trace for trace in kept if provider_at(config, trace.hop) is provider]
+            rows.append(_with_budget(_with_trace(row, own), spent.get(provider.account)))
     return rows
 
 
@@ -86,6 +99,15 @@ def domains(config: Config, spool: Spool) -> list[Domains]:
     """Return the budgets of recipient domains, in the order of the configuration."""
     found = [each for each in budgets(config, spool, clocks().read) if not each.account]
     return [Domains(domains=each.name, counts=each.counted, budget=_uses(each)) for each in found]
+
+
+def _with_trace(row: Row, kept: Sequence[Trace]) -> Row:
+    """Add the newest of a provider's traces that is about its last trouble."""
+    trouble = traces.likeness("", row.trouble)
+    about = [
+        trace for trace in kept if any(traces.likeness("", text) == trouble for _, text in trace.failures)
+    ]
+    return replace(row, trace=about[-1].path) if row.trouble and about else row
 
 
 def _with_budget(row: Row, budget: Budget | None) -> Row:
@@ -121,6 +143,7 @@ def _row(
         reason=state.words if state.trouble else "",
         trouble=state.trouble,
         trouble_at=_written(state.at),
+        trace="",
         failures=state.failures,
         cause=state.cause.name if state.cause else "",
         todo=state.cause.advice(name) if state.cause else "",
@@ -147,6 +170,8 @@ def as_text(row: Row) -> str:
     )
     if row.trouble:
         said += f"\n    last trouble {_second(row.trouble_at)}: {row.trouble}"
+    if row.trace:
+        said += f"\n    what was said: mailer spool trace {row.trace.rpartition('/')[2]}"
     if row.todo:
         said += f"\n    what to do: {row.todo}"
     if row.budget:
