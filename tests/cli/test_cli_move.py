@@ -16,6 +16,7 @@ from cli_queue import Queue
 from handing_over import is_parked, owned
 from http_client import ask
 from spool_walk import walk
+from testbed.capability import with_own_mounts
 from testbed.relay import Relay
 from testbed.waiting import until
 
@@ -143,6 +144,25 @@ def test_what_is_between_two_spools_is_shown_and_resumed(relay: Relay, queue: Qu
     finished = relay.mailer("spool", "move", "--resume", "--via", ssh(other))
     assert (finished.returncode, finished.stderr) == (0, "1 message moved\n")
     assert (walk(relay.spool), owned(other.spool).keys()) == ({}, {waits})
+
+
+def test_a_disk_that_fills_up_keeps_no_message_between_the_spools(relay: Relay, queue: Queue) -> None:
+    """The target is a filesystem of 100 KiB, with nothing reserved; what arrived is in `spool.after`."""
+    relay.configure({"minFreeSpace": "1B"})
+    ids = {queue.new(body=b"Subject: x\r\n\r\n" + b"y\r\n" * 2000) for _ in range(30)}
+    small = relay.directory / "small"
+    small.mkdir()
+    script = (
+        f'mount -t tmpfs -o size=100k,mode=700 none {small} && "$@"; code=$?'
+        f"; cp -a {small}/spool {small}.after; exit $code"
+    )
+    under = (*with_own_mounts(), "sh", "-c", script, "sh")
+    done = relay.mailer("spool", "move", "--all", "--to-spool", str(small / "spool"), under=under)
+    assert (done.returncode, "failed" in done.stderr, "waiting" in done.stderr) == (75, True, False)
+    here, there = owned(relay.spool).keys(), owned(Path(f"{small}.after")).keys()
+    assert (here | there, here & there) == (ids, set())
+    assert there
+    assert not any(map(is_parked, [*walk(relay.spool).values(), *walk(Path(f"{small}.after")).values()]))
 
 
 def test_an_operator_takes_what_the_other_spool_will_never_send(

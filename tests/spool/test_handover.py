@@ -168,7 +168,7 @@ def _broken(pair: Pair, direction: str, most: int) -> int:
 
 
 def test_a_full_target_takes_nothing_and_nothing_is_lost(pair: Pair) -> None:
-    """It keeps `minFreeSpace`; and where it cannot write at all, it says so for each message."""
+    """It keeps `minFreeSpace`."""
     ends = pipes()
     thread = take_in(pair.target, ends, min_free=1 << 62)
     outcomes = hand_over(pair.source, ends, resumes=False)

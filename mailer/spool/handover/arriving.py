@@ -89,6 +89,11 @@ class Draft:
         rename_exclusive(self._spool.root, self._spot.path, spot.path)
         self._spot = spot
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the file has its name in the queue."""
+        return self._spot.place is not Place.TMP
+
     def directories(self) -> tuple[str, ...]:
         return (self._spot.directory,)
 
@@ -100,6 +105,7 @@ class Draft:
         os.unlink(self._spot.path, dir_fd=self._spool.root)
         self._spool.sync_directory(self._spot.directory)
         self.is_undone = True
+        os.ftruncate(self.fd, 0)  # Its blocks are free for the others of the batch, though it is still open.
 
     def discard(self) -> None:
         """Remove the file, if that is possible, and close it."""
@@ -281,13 +287,29 @@ class Arrivals:
                         idempotency.adopt(self._spool, key.name, offer.id, key.content, at=now)
                 idempotency.adopt(self._spool, idempotency.name_of_move(offer.move), offer.id, "", at=now)
             except (OSError, idempotency.InUse) as error:
-                changed[at] = Answer(offer.id, Verdict.UNKNOWN, str(error))
+                changed[at] = self._unrecorded(draft, str(error))
         if len(changed) < len(here):
             try:
                 self._spool.sync_directory(ONCE)
             except OSError as error:
                 return {at: Answer(ids[at], Verdict.UNKNOWN, str(error)) for at, _ in here}
         return changed
+
+    def _unrecorded(self, draft: Draft, why: str) -> Answer:
+        """Take a message back out that cannot be recorded, so that a full disk keeps none between the spools.
+
+        If the record may have been written, it stays: it would answer that the message is here.
+        """
+        offer = draft.offer
+        verdict = Verdict.UNKNOWN
+        with suppress(OSError):
+            if (
+                draft.is_stored
+                and not idempotency.read(self._spool, idempotency.name_of_move(offer.move)).accepted
+            ):
+                draft.undo()
+                verdict = Verdict.TROUBLE
+        return Answer(offer.id, verdict, why)
 
     def release(self, given: list[Given]) -> Iterator[Answer]:
         """Let messages be sent from here that the source has given up."""
