@@ -194,7 +194,7 @@ class DirectRoute:
     async def _send(
         self, hop: Hop, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
     ) -> list[Outcome]:
-        async with self._pool.session(hop, outgoing.on_wait, outgoing.claim.id) as session:
+        async with self._pool.session(hop, outgoing.on_wait, outgoing.claim.entry.block.id) as session:
             outcomes = await session.transact(
                 outgoing, recipients, lambda accepted: on_commit(accepted, session.label)
             )

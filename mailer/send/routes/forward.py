@@ -83,7 +83,8 @@ class ForwardRoute:
     ) -> list[Outcome]:
         recipients = self.presentation.recipients(outgoing.claim.entry.envelope, recipients)
         try:
-            async with self._pool.session(self._hop, outgoing.on_wait, outgoing.claim.id) as session:
+            message_id = outgoing.claim.entry.block.id
+            async with self._pool.session(self._hop, outgoing.on_wait, message_id) as session:
                 outcomes = await session.transact(
                     outgoing, recipients, lambda accepted: on_commit(accepted, session.label)
                 )
