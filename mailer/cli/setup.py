@@ -196,6 +196,7 @@ _IMPORTED_LATE = (
     "mailer.send.dkim.keys",
     "mailer.send.dsn.report",
     "mailer.send.run",
+    "mailer.send.smtp.transcript",
     "mailer.spool.committer",
     "mailer.spool.lock",
     "mailer.spool.state.suppression",

@@ -73,6 +73,12 @@ class Concealment:
         return lines
 
 
+def masked(command: str) -> str:
+    """Return a command of an AUTH exchange without its secret: with the verb and the mechanism at most."""
+    words = command.split(" ")
+    return " ".join([*words[:2], *[MASK] * (len(words) > 2)]) if words[0] == "AUTH" else MASK
+
+
 def _forms(username: str, password: str) -> list[bytes]:
     secret, name = password.encode(), username.encode()
     # PLAIN's response (RFC 4616) begins with the name: a quoted beginning this long is certainly ours.

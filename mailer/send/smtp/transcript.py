@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from mailer.mail.reply import printable
 from mailer.send.replies.encoding import decode
-from mailer.send.smtp.concealment import MASK, Concealment
+from mailer.send.smtp.concealment import MASK, Concealment, masked
 
 Say = Callable[[str], None]
 """Called with one line, without its line end."""
@@ -109,12 +109,6 @@ class Transcript:
             lines = _concealed(lines, self._conceal)
         for line in lines:
             self._say(f"S: {printable(decode(line), _MAX_SHOWN)}")
-
-
-def masked(command: str) -> str:
-    """Return a command of an AUTH exchange without its secret: with the verb and the mechanism at most."""
-    words = command.split(" ")
-    return " ".join([*words[:2], *[MASK] * (len(words) > 2)]) if words[0] == "AUTH" else MASK
 
 
 def _concealed(lines: list[bytes], conceal: Concealment) -> list[bytes]:

@@ -19,7 +19,7 @@ from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import tls
-from mailer.send.smtp.concealment import Concealment
+from mailer.send.smtp.concealment import Concealment, masked
 from mailer.send.smtp.conversation import KEPT, Kind, Piece
 from mailer.send.smtp.events import Broken, Event
 from mailer.send.smtp.hop import Hop
@@ -290,8 +290,6 @@ async def connect(
 
 
 def _masked(commands: bytes) -> bytes:
-    from mailer.send.smtp.transcript import masked  # noqa: PLC0415 - only for a session with a login
-
     return b"".join(masked(line).encode() + b"\r\n" for line in commands.decode().splitlines())
 
 
