@@ -182,6 +182,15 @@ def _quoted(text: str) -> set[str]:
     return {" ".join(each.split()) for each in re.findall(r"`([^`]+)`", plain)}
 
 
+def test_the_chinese_readme_has_the_same_commands() -> None:
+    """In indented blocks, where a comment stands after two blanks."""
+    command = re.compile(r"^ {4}((?:scripts/|\.venv/|mailer|systemctl).*?)(?: {2,}.*)?$", re.MULTILINE)
+    readmes = (ROOT / "README.md", ROOT / "mailer" / "guide" / "zh-CN" / "README.md")
+    here, there = (command.findall(readme.read_text()) for readme in readmes)
+    assert len(here) > 15
+    assert there == here
+
+
 def test_the_readme_links_every_guide_and_nothing_that_is_not_there() -> None:
     readmes = (ROOT / "README.md", ROOT / "mailer" / "guide" / "zh-CN" / "README.md")
     for readme, shelf in zip(readmes, (ROOT / "mailer" / "guide", readmes[1].parent), strict=True):
