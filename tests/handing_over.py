@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from spool_crash import Boundary, Crash
@@ -14,8 +15,9 @@ from spool_walk import QUEUE, Found, walk
 from mailer.spool.handover.arriving import serve
 from mailer.spool.handover.leaving import MOVABLE
 from mailer.spool.handover.mover import Mover, Outcome
-from mailer.spool.handover.wire import Broken, Pipe
+from mailer.spool.handover.wire import Broken, Greeting, Pipe
 from mailer.spool.layout import Spool, Spot
+from mailer.spool.mark import identity
 from mailer.spool.run.sweep import requeue_due
 from mailer.spool.scan import spots
 
@@ -79,6 +81,35 @@ def pipes() -> Ends:
     return (back[0], there[1], there[0], back[1])
 
 
+class Cut:
+    """A connection that passes on so many octets in each direction, and then ends in both."""
+
+    def __init__(self, *, there: int = 1 << 30, back: int = 1 << 30) -> None:
+        self.source, self.target = pipes(), pipes()
+        self.passed: dict[str, int] = {}
+        ways = (
+            ("there", self.source[2], self.target[1], there),
+            ("back", self.target[0], self.source[3], back),
+        )
+        self._threads = [threading.Thread(target=self._pass_on, args=way) for way in ways]
+        for thread in self._threads:
+            thread.start()
+
+    def _pass_on(self, way: str, reading: int, writing: int, most: int) -> None:
+        count = 0
+        with suppress(OSError):
+            while count < most and (data := os.read(reading, min(most - count, 1 << 16))):
+                os.write(writing, data)
+                count += len(data)
+        self.passed[way] = count
+        _close(writing)
+        _close(reading)
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+
 def hand_over(source: Path, ends: Ends, *, resumes: bool, dies: Boundary | None = None) -> list[Outcome]:
     """Be the source, to the end or to the loss of the connection; then the connection is closed."""
     outcomes: list[Outcome] = []
@@ -87,8 +118,8 @@ def hand_over(source: Path, ends: Ends, *, resumes: bool, dies: Boundary | None 
     try:
         with Spool.open(source) as spool:
             pipe = Pipe(ends[0], ends[1])
-            pipe.greet("source:/spool")
-            mover = Mover(spool, pipe, "alice", time.time, "target:/spool")
+            where = pipe.greet(Greeting("source:/spool", ""))
+            mover = Mover(spool, pipe, "alice", time.time, where)
             chosen = [spot for spot in spots(spool, MOVABLE) if not resumes or _is_begun(source, spot)]
             outcomes.extend(mover.move(chosen, resumes=resumes))
     except (Broken, Crash):
@@ -114,7 +145,8 @@ def take_in(
         try:
             with Spool.open(target) as spool:
                 pipe = Pipe(ends[2], ends[3])
-                serve(spool, pipe, "target:/spool", time.time, min_free=min_free, on_arrival=lambda *_: None)
+                here = Greeting("target:/spool", identity(spool.root))
+                serve(spool, pipe, here, time.time, min_free=min_free, on_arrival=lambda *_: None)
         except (Broken, Crash):
             pass
         finally:

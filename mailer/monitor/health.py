@@ -221,7 +221,7 @@ def _results(reading: Reading, config: Config) -> Check:
 def _held(reading: Reading, _: Config) -> Check:
     count = reading.queue[Place.HOLD].count
     if reading.moving:
-        return Check(Status.DEGRADED, f"{_messages_are(count)} held, and one is {reading.moving}")
+        return Check(Status.DEGRADED, f"{_messages_are(count)} held; {reading.moving}")
     if not count:
         return Check(Status.OK, "no message is held")
     return Check(

@@ -52,7 +52,7 @@ class Reading:
     left: Summary
     """What users have left in `drop/`."""
     moving: str = ""
-    """What `unfinished` says of the oldest held messages."""
+    """What `unfinished` says of the oldest messages in `hold/` and `failed/`."""
     stuck: tuple[Stuck, ...] = ()
     """Messages that should have been sent; determined only if nothing was sent lately."""
     ledger_trouble: str = ""
@@ -100,7 +100,7 @@ class Lookout:
             pause=read_pause(self._spool),
             providers=provider_state.read(self._spool),
             sent_lately=sent_lately,
-            moving=unfinished(self._spool, queue[Place.HOLD].oldest),
+            moving=unfinished(self._spool, queue[Place.HOLD].oldest + queue[Place.FAILED].oldest),
             stuck=() if sent_lately else stuck(self._spool, queue, now),
             ledger_trouble=trouble,
             events=event_store.shown(self._spool, now),

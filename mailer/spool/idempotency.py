@@ -147,7 +147,9 @@ def adopt(spool: Spool, name: str, id: str, content: str, *, at: float) -> None:
     try:
         if not file.known.id:
             file.begin(id, content, at=at)
-        if file.known.id == id and not file.known.accepted:
+        if file.known.id == id and file.known.accepted:
+            file.sync()  # Perhaps its writer died before it did so.
+        elif file.known.id == id:
             file.accept(id, at=clock.rfc3339(at))
     finally:
         file.release()

@@ -105,6 +105,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """In `accepted`: the files in `once/` of its idempotency key and its drop, separated by a space."""
     move: str = ""
     """In the five lines of a handover: names it."""
+    spool: str = ""
+    """In `moving` and `moved`: the other spool, by the word in its mark."""
 
 
 OUTCOMES: dict[str, Status] = {

@@ -4,7 +4,11 @@ A spool has a mark, a file that is made before everything else in it. Spools of 
 they are recognized by a set of directories that occur together nowhere else.
 """
 
+import errno
+import fcntl
 import os
+import re
+import secrets
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +23,8 @@ _TOGETHER = ("new", "cur", "tmp", "retry", "failed")
 _HARMLESS = {"README.md", ".gitignore", "lost+found"}
 """Names that do not keep a directory from becoming a spool: from a clone of our source, or a mount point."""
 _README = b"# What you see in here\n"
+_IDENTITY = re.compile(rb"^Spool: ([0-9a-f]{32})$", re.MULTILINE)
+_LONGEST = 4096
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -53,6 +59,32 @@ def mark(root: int) -> None:
             os.write(fd, _TEXT)
         finally:
             os.close(fd)
+
+
+def identity(root: int) -> str:
+    """Return a spool's random word, which tells it from others; the first call adds it to the mark, durably.
+
+    The word stays the same when the spool is mounted elsewhere or its host gets another name. Raises OSError.
+    """
+    fd = os.open(
+        MARK, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=root
+    )
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        text = os.pread(fd, _LONGEST, 0)
+        if not (found := _IDENTITY.search(text)):
+            # On a line of its own, even after a torn one.
+            os.write(
+                fd, b"\n" * (text[-1:] not in {b"", b"\n"}) + b"Spool: %s\n" % secrets.token_hex(16).encode()
+            )
+            found = _IDENTITY.search(os.pread(fd, _LONGEST, 0))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.fsync(root)
+    if not found:
+        raise OSError(errno.EIO, "it cannot be given a word that names this spool", MARK)
+    return found[1].decode()
 
 
 def _is(root: int, name: str, kind: Callable[[int], bool]) -> bool:

@@ -51,7 +51,7 @@ def ssh(to: Relay, script: str = 'exec "$@"') -> str:
 
 def cut(to: Relay) -> str:
     """The same, with a connection that brings the greeting back and nothing more."""
-    greeting = msgspec.json.encode(Greeting(f"{os.uname().nodename}:{to.spool}"))
+    greeting = msgspec.json.encode(Greeting(f"{os.uname().nodename}:{to.spool}", "0" * 32))
     return ssh(to, f'"$@" | head -c {len(b"mailer-move 1") + 1 + 5 + len(greeting)}')
 
 
@@ -163,6 +163,21 @@ def test_a_disk_that_fills_up_keeps_no_message_between_the_spools(relay: Relay, 
     assert (here | there, here & there) == (ids, set())
     assert there
     assert not any(map(is_parked, [*walk(relay.spool).values(), *walk(Path(f"{small}.after")).values()]))
+
+
+def test_doctor_and_health_count_what_is_between_two_spools_among_other_mail(
+    relay: Relay, queue: Queue, other: Relay
+) -> None:
+    queue.new()
+    queue.fail(failed := queue.new(), "550 5.1.1 unknown", "bob@example.net")
+    assert relay.mailer("spool", "move", "--all", "--via", cut(other)).returncode == 75
+    assert walk(relay.spool)[failed].place == "failed"
+    for _ in range(250):
+        queue.hold(queue.new(), "asked the customer first")
+    assert relay.mailer("doctor", "--all").stdout.count("1 message between two spools") == 2
+    with relay.monitor():
+        said = ask(relay.http_port, "/health").json["checks"]["held"]["message"]
+    assert said.startswith("251 messages are held; 2 messages between two spools")
 
 
 def test_an_operator_takes_what_the_other_spool_will_never_send(

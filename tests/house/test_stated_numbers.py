@@ -17,7 +17,7 @@ from mailer.events import backlog, deliverer, receiver
 from mailer.mail import header
 from mailer.maillog import retention
 from mailer.maillog import traces as trace_files
-from mailer.monitor import admin, context, health, results
+from mailer.monitor import admin, context, health, queue, results
 from mailer.oauth import source
 from mailer.receive import pickup, refusals, server
 from mailer.receive.content import data, idempotency, resent
@@ -32,6 +32,7 @@ from mailer.sendmail import drop, main
 from mailer.spool import idempotency as once
 from mailer.spool.run import claim
 from mailer.spool.state import clock_guard, provider_state
+from mailer.spool.view import waiting
 
 _KIB, _MIB = 2**10, 2**20
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -63,6 +64,8 @@ STATED = [
     ("monitoring", "checks every {} seconds", context._EVERY),
     ("operating", "`Resent-To` (up to {} addresses)", resent._MAX_LISTED),
     ("operating", "A header of nearly {} KiB", header.MAX_HEADER / _KIB),
+    ("operating", "counts them among {} messages each", waiting._FIRST),
+    ("operating", "among the oldest {} of each", queue.SAMPLE),
     ("providers", "after {} failed connections", breaker.THRESHOLD),
     ("providers", "{} mails that have neither sender nor recipient domain in common", alike.UNCLEAR),
     ("providers", "{} such mails are needed", alike.CLEAR),
@@ -91,6 +94,7 @@ STATED = [
     ("security", "fails thirty times in {} minutes", failures.WINDOW / _MINUTE),
     ("spool", "is deleted `logRetention` after its end ({} days", Config().log_retention / _DAY),
     ("spool", "days; at least {})", retention._AT_LEAST / _DAY),
+    ("spool", "the file in `once/` is gone, {} days later", once._DROP_KEPT / _DAY),
     ("spool", "From {} MiB on all repeated deferrals", journal_bound.SOFT / _MIB),
     ("spool", "From {} MiB on, recipients", journal_bound.HARD / _MIB),
     ("spool", "after {} from one address in a minute", failures._MAX_LINES),

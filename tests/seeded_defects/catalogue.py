@@ -347,8 +347,8 @@ DEFECTS = (
         "moved-before-it-is-given-up",
         "a message that moves to another spool is sent by both",
         "spool/handover/arriving.py",
-        "            write_all(draft.fd, self._line(Kind.ARRIVING, offer.move,",
-        "            write_all(draft.fd, self._line(Kind.ARRIVED, offer.move,",
+        "            arriving = Event(at=at, event=Kind.ARRIVING,",
+        "            arriving = Event(at=at, event=Kind.ARRIVED,",
         ("spool/test_handover.py",),
     ),
     Defect(
@@ -360,6 +360,22 @@ DEFECTS = (
         "        return super().sources()\n\n    def move(self) -> None:\n"
         "        self._locked.append(self._event)\n        super().move()",
         ("spool/test_handover.py",),
+    ),
+    Defect(
+        "moved-to-what-a-power-cut-takes",
+        "a message that has moved to another spool is gone after a power cut there",
+        "spool/handover/arriving.py",
+        "            for name in dict.fromkeys((spot.place.value, spot.directory)):",
+        "            for name in ():",
+        ("spool/test_handover_resumed.py",),
+    ),
+    Defect(
+        "move-resumed-elsewhere",
+        "a message whose move is resumed with another spool is sent by two",
+        "spool/handover/leaving.py",
+        "            if move and move.spool != where.spool:",
+        "            if move and move.spool == where.spool is None:",
+        ("spool/test_handover_resumed.py",),
     ),
     Defect(
         "limit-not-counted-at-once",

@@ -1,16 +1,14 @@
 """A message that is handed over to another spool is sent from exactly one of the two, wherever it is cut."""
 
-import os
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from cli_queue import Queue
-from handing_over import hand_over, owned, pipes, run_both, take_in, wrong_at_the_end, wrong_between
+from handing_over import Cut, hand_over, owned, pipes, run_both, take_in, wrong_at_the_end, wrong_between
 from spool_crash import Boundary, dying_at
 from spool_walk import walk
 
@@ -139,32 +137,12 @@ def test_wherever_the_connection_breaks_each_message_is_on_one_side(memory: Path
 
 def _broken(pair: Pair, direction: str, most: int) -> int:
     """Hand over by a connection that ends after `most` octets; return how many were passed on."""
-    mine, theirs = pipes(), pipes()
-    there = (mine[2], theirs[1], most if direction == "there" else 1 << 30)
-    back = (theirs[0], mine[3], most if direction == "back" else 1 << 30)
-    totals: dict[str, int] = {}
-
-    def counted(name: str, reading: int, writing: int, left: int) -> None:
-        count = 0
-        with suppress(OSError):
-            while count < left and (data := os.read(reading, min(left - count, 1 << 16))):
-                os.write(writing, data)
-                count += len(data)
-        totals[name] = count
-        os.close(writing)
-        os.close(reading)
-
-    threads = [
-        threading.Thread(target=counted, args=("there", *there)),
-        threading.Thread(target=counted, args=("back", *back)),
-        take_in(pair.target, theirs),
-    ]
-    for thread in threads[:2]:
-        thread.start()
-    hand_over(pair.source, mine, resumes=False)
-    for thread in threads:
-        thread.join()
-    return totals[direction]
+    cut = Cut(**{direction: most})
+    thread = take_in(pair.target, cut.target)
+    hand_over(pair.source, cut.source, resumes=False)
+    thread.join()
+    cut.join()
+    return cut.passed[direction]
 
 
 def test_a_full_target_takes_nothing_and_nothing_is_lost(pair: Pair) -> None:

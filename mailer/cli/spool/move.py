@@ -22,7 +22,7 @@ from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.handover.leaving import MOVABLE
 from mailer.spool.handover.mover import Mover, Outcome, Result
-from mailer.spool.handover.wire import Broken, Pipe
+from mailer.spool.handover.wire import Broken, Greeting, Pipe
 from mailer.spool.journal import Kind
 from mailer.spool.layout import Spot
 from mailer.spool.locked import Missed, Unsafe
@@ -145,7 +145,7 @@ class _Moves:
         assert child.stdout
         pipe = Pipe(child.stdout.fileno(), child.stdin.fileno())
         try:
-            where = pipe.greet(place_of(self._context.spool)).place
+            where = pipe.greet(Greeting(place_of(self._context.spool), ""))
         except Broken as broken:
             child.stdin.close()
             code = child.wait()
@@ -154,9 +154,9 @@ class _Moves:
             ) from broken
         mover = Mover(self._context.spool, pipe, self._context.operator, time.time, where)
         try:
-            code = self.report(mover.move(self.spots(), resumes=self._resumes), "moved", f"to {where}")
+            code = self.report(mover.move(self.spots(), resumes=self._resumes), "moved", f"to {where.place}")
         except Broken as broken:
-            tell(sys.stderr, f"the connection to {where} was lost: {broken}\n")
+            tell(sys.stderr, f"the connection to {where.place} was lost: {broken}\n")
             code = Exit.TEMPORARY
         child.stdin.close()
         child.wait()

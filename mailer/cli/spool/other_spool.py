@@ -14,12 +14,14 @@ from mailer.cli.child import child_argv
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, parent_option
 from mailer.cli.parent import end_with
+from mailer.cli.program import system_words
 from mailer.cli.setup import become_owner, configuration, make_spool, open_log
 from mailer.config.load import Loaded
 from mailer.maillog.events import Level
 from mailer.spool.handover.arriving import serve
-from mailer.spool.handover.wire import Broken, Pipe
+from mailer.spool.handover.wire import Broken, Greeting, Pipe
 from mailer.spool.layout import Spool
+from mailer.spool.mark import identity
 
 _INNER = "receive-moved"
 
@@ -81,6 +83,10 @@ def receive_moved(*, directory: Path | None, parent: int | None) -> None:
     become_owner(path)
     end_with(parent)
     with make_spool(path) as spool:
+        try:
+            here = Greeting(place_of(spool), identity(spool.root))
+        except OSError as error:
+            raise Failure(Exit.TEMPORARY, f"{path} cannot be given a name: {system_words(error)}") from error
         log = open_log(spool, Level.WARNING, keep=float(config.log_retention))
 
         def on_arrival(message_id: str, to: tuple[str, ...]) -> None:
@@ -90,7 +96,7 @@ def receive_moved(*, directory: Path | None, parent: int | None) -> None:
             serve(
                 spool,
                 Pipe(0, 1),
-                place_of(spool),
+                here,
                 time.time,
                 min_free=config.min_free_space,
                 on_arrival=on_arrival,

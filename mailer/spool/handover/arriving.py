@@ -5,8 +5,8 @@
     hold/, failed/                `arriving`   no: the source may still keep it
     where its journal says        `arrived`    yes: the source has said that it never will
 
-A file in `once/`, named by the handover, says that the message is durable here, and is written before the
-source hears so. It answers for a message that has left this spool since.
+It answers that it has a message only by the message's file, which it has made durable for this answer, or by
+the record of the handover (see `record`). And it looks for both before it answers that it does not.
 """
 
 import errno
@@ -16,114 +16,49 @@ from contextlib import ExitStack, suppress
 
 from mailer.mail import clock
 from mailer.mail.clock import Clock
-from mailer.spool import idempotency, journal
+from mailer.spool import journal
 from mailer.spool.changes import Change, Removal, Written, make_all_durable, make_durable
 from mailer.spool.entry import Corrupt, Entry, check_message, read_entry
+from mailer.spool.handover import record
+from mailer.spool.handover.draft import Draft
 from mailer.spool.handover.parking import unpark
 from mailer.spool.handover.wire import (
     ANSWERS,
     CHUNK,
     DATA,
     END,
+    MOST,
     OFFER,
     RELEASE,
     Answer,
     Broken,
     Given,
+    Greeting,
     Offer,
     Pipe,
     Verdict,
 )
-from mailer.spool.ids import is_id, new_id
-from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import ONCE, Place, Spool, Spot
-from mailer.spool.lock import lock
+from mailer.spool.ids import is_id
+from mailer.spool.journal import Event, Kind, State
+from mailer.spool.layout import ONCE, Place, Spool
 from mailer.spool.locked import Busy, LockedMessage, Missed, Unsafe
 from mailer.spool.scan import QUEUE, find
-from mailer.spool.syscalls import begin_writing, read_at, rename_exclusive, write_all
-from mailer.spool.transitions import Move, target
+from mailer.spool.syscalls import read_at, write_all
 from mailer.spool.view.inspect import View
 
-_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 Arrived = Callable[[str, tuple[str, ...]], None]
 _EVERYWHERE = (*QUEUE, Place.SENT)
 
 
-class Draft:
-    """A file that is being received: a `Change` that gives it its name in the queue."""
-
-    def __init__(self, spool: Spool, offer: Offer, now: float) -> None:
-        """Create the file in `tmp/`, locked; raises OSError."""
-        self._spool = spool
-        self._spot = Spot(Place.TMP, new_id(now))
-        self.offer = offer
-        self.trouble: OSError | None = None
-        """The first error; the source is told when the batch ends."""
-        self.is_undone = False
-        self.size = 0
-        self.fd = spool.create(self._spot, _FLAGS)
-        if not lock(self.fd):
-            self.discard()
-            raise BlockingIOError("locked by a sweep")
-
-    def write(self, data: bytes) -> None:
-        """Append; an error is kept, and what follows is dropped."""
-        self.size += len(data)
-        if self.trouble is None:
-            try:
-                write_all(self.fd, data)
-            except OSError as error:
-                self.trouble = error
-
-    def begin_sync(self) -> None:
-        begin_writing(self.fd)
-
-    def sync(self) -> None:
-        os.fsync(self.fd)
-
-    def move(self) -> None:
-        place = target(Move.ARRIVE_FAILED if self.offer.failed else Move.ARRIVE, self._spot.place)
-        assert place is not None
-        spot = Spot(place, self.offer.id)
-        # No program relies on the name in tmp/, so a plain rename is enough.
-        rename_exclusive(self._spool.root, self._spot.path, spot.path)
-        self._spot = spot
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether the file has its name in the queue."""
-        return self._spot.place is not Place.TMP
-
-    def directories(self) -> tuple[str, ...]:
-        return (self._spot.directory,)
-
-    def sources(self) -> tuple[str, ...]:
-        return (Place.TMP.value,)
-
-    def undo(self) -> None:
-        """Remove the file durably; raises OSError if it may still be there."""
-        os.unlink(self._spot.path, dir_fd=self._spool.root)
-        self._spool.sync_directory(self._spot.directory)
-        self.is_undone = True
-        os.ftruncate(self.fd, 0)  # Its blocks are free for the others of the batch, though it is still open.
-
-    def discard(self) -> None:
-        """Remove the file, if that is possible, and close it."""
-        with suppress(OSError):
-            os.unlink(self._spot.path, dir_fd=self._spool.root)
-        self.close()
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-
-def serve(spool: Spool, pipe: Pipe, place: str, clock: Clock, *, min_free: int, on_arrival: Arrived) -> None:
+def serve(
+    spool: Spool, pipe: Pipe, here: Greeting, clock: Clock, *, min_free: int, on_arrival: Arrived
+) -> None:
     """Take in what the source at the other end of a pipe hands over, until it ends.
 
     Args:
         spool: where to.
         pipe: the connection.
-        place: the name of this spool, for the source's journals.
+        here: names this spool, for the source's journals.
         clock: returns the current time.
         min_free: octets that are to stay free on the spool's filesystem.
         on_arrival: called with the id and the recipients of each message that is sent from here from now on.
@@ -131,15 +66,15 @@ def serve(spool: Spool, pipe: Pipe, place: str, clock: Clock, *, min_free: int, 
     Raises:
         Broken: the source did not end properly; what it had not given up is not sent from here.
     """
-    source = pipe.greet(place).place
+    source = pipe.greet(here).place
     arrivals = Arrivals(spool, source, clock, on_arrival)
     batch: list[Draft | Answer] = []
     try:
         while (frame := pipe.next()) is not None:
             kind, content = frame
             last = batch[-1] if batch else None
-            if kind == OFFER:
-                batch.append(_open(spool, pipe.decode(content, Offer), clock(), min_free))
+            if kind == OFFER and len(batch) < MOST:
+                batch.append(arrivals.open(pipe.decode(content, Offer), min_free))
             elif kind == DATA:
                 if isinstance(last, Draft):
                     last.write(content)
@@ -147,23 +82,16 @@ def serve(spool: Spool, pipe: Pipe, place: str, clock: Clock, *, min_free: int, 
                 taken, batch = batch, []
                 pipe.send(ANSWERS, arrivals.receive(taken))
             elif kind == RELEASE:
-                pipe.send(ANSWERS, list(arrivals.release(pipe.decode(content, list[Given]))))
+                given = pipe.decode(content, list[Given])
+                if len(given) > MOST:
+                    raise Broken(f"it released {len(given)} messages at once")
+                pipe.send(ANSWERS, list(arrivals.release(given)))
             else:
-                raise Broken(f"it sent {kind!r}")
+                raise Broken(f"it sent {kind!r} after {len(batch)} messages")
     finally:
         for one in batch:
             if isinstance(one, Draft):
                 one.discard()
-
-
-def _open(spool: Spool, offer: Offer, now: float, min_free: int) -> Draft | Answer:
-    try:
-        free = spool.free_space()
-        if free.lacks_inodes or free.is_under(offer.size + min_free):
-            return Answer(offer.id, Verdict.TROUBLE, "that spool's filesystem is too full (minFreeSpace)")
-        return Draft(spool, offer, now)
-    except OSError as error:
-        return Answer(offer.id, Verdict.TROUBLE, error.strerror or str(error))
 
 
 class Arrivals:
@@ -175,6 +103,20 @@ class Arrivals:
         self._spool = spool
         self._source = source
         self._clock = clock
+
+    def open(self, offer: Offer, min_free: int) -> Draft | Answer:
+        """Answer an offer; if the answer depends on the file, return a draft to receive it into."""
+        try:
+            if not is_id(offer.id) or not is_id(offer.move):
+                return Answer(offer.id, Verdict.REFUSED, "it is offered without an id")
+            if known := self._known(offer):
+                return known
+            free = self._spool.free_space()
+            if free.lacks_inodes or free.is_under(offer.size + min_free):
+                return Answer(offer.id, Verdict.TROUBLE, "that spool's filesystem is too full (minFreeSpace)")
+            return Draft(self._spool, offer, self._clock())
+        except OSError as error:
+            return Answer(offer.id, Verdict.TROUBLE, error.strerror or str(error))
 
     def receive(self, offers: list[Draft | Answer]) -> list[Answer]:
         """Make a batch durable and answer; the drafts are closed."""
@@ -189,12 +131,65 @@ class Arrivals:
                 one.discard()
                 answers[at] = known
         drafts = list(landing.values())
-        for at, error in zip(landing, make_all_durable(self._spool, drafts), strict=True):
-            answers[at] = self._landed(landing[at], error)
-        answers |= self._record([(at, offers[at]) for at in answers if answers[at].verdict is Verdict.HERE])
+        for (at, draft), error in zip(landing.items(), make_all_durable(self._spool, drafts), strict=True):
+            answers[at] = self._landed(draft, error)
+        answers |= self._record({at: landing[at] for at in landing if answers[at].verdict is Verdict.HERE})
         for draft in drafts:
             draft.close()
         return [answers[at] for at in range(len(offers))]
+
+    def _known(self, offer: Offer, draft: Draft | None = None, entry: Entry | None = None) -> Answer | None:
+        """Answer if a message with this id is in this spool, or if this handover has brought it here before.
+
+        Args:
+            offer: the message.
+            draft: its file, if that has been received; otherwise only this handover's message is recognized.
+            entry: what was read of this file.
+        """
+        try:
+            for spot in find(self._spool, offer.id, _EVERYWHERE):
+                with LockedMessage.lock(self._spool, spot) as locked:
+                    if answer := self._known_by(locked, offer, draft, entry):
+                        return answer
+            # Looked up last: an operator who removes a file that arrives removes its record first.
+            return self._here(offer) if record.has(self._spool, offer.move) else None
+        except (Corrupt, Unsafe) as error:
+            return Answer(offer.id, Verdict.REFUSED, str(error)) if draft else None
+        except Missed:
+            return Answer(offer.id, Verdict.UNKNOWN, "another program is at work on it there")
+        except OSError as error:
+            return Answer(offer.id, Verdict.UNKNOWN, error.strerror or str(error))
+
+    def _known_by(
+        self, locked: LockedMessage, offer: Offer, draft: Draft | None, entry: Entry | None
+    ) -> Answer | None:
+        """Answer by a file with the message's id; None if it says nothing, or was superseded and removed."""
+        mine, spot = locked.read(), locked.spot
+        state = mine.state
+        if (
+            state.arrived_by == offer.move
+            or record.has(self._spool, offer.move)
+            or (draft and entry and _continues(locked, state, draft, entry))
+        ):
+            locked.check(mine)
+            os.fsync(locked.fd)
+            for name in dict.fromkeys((spot.place.value, spot.directory)):
+                self._spool.sync_directory(name)
+            return self._here(offer)
+        if draft is None or entry is None:
+            return None
+        if not _is_superseded(state, draft, entry):
+            where = f"another message with its id is in {spot.directory}/ there"
+            return Answer(offer.id, Verdict.REFUSED, f"{where}, {state.held}" if state.move else where)
+        assert state.move
+        record.drop(self._spool, state.move.move)
+        make_durable(self._spool, Removal(locked))
+        return None
+
+    def _here(self, offer: Offer) -> Answer:
+        record.keep(self._spool, offer.id, offer.move, self._clock(), offer.keys)
+        self._spool.sync_directory(ONCE)
+        return Answer(offer.id, Verdict.HERE)
 
     def _judge(self, draft: Draft) -> Answer | None:
         """Check a file; return the answer, or None if it is to be stored, for which it is complete then."""
@@ -203,11 +198,11 @@ class Arrivals:
             if draft.trouble:
                 raise draft.trouble
             entry = self._check(draft)
-            if idempotency.read(self._spool, idempotency.name_of_move(offer.move)).accepted:
-                return Answer(offer.id, Verdict.HERE)
-            if known := self._present(draft, entry):
+            if known := self._known(offer, draft, entry):
                 return known
-            write_all(draft.fd, self._line(Kind.ARRIVING, offer.move, f"from {self._source}"))
+            at = clock.rfc3339(self._clock())
+            arriving = Event(at=at, event=Kind.ARRIVING, move=offer.move, reason=f"from {self._source}")
+            write_all(draft.fd, b"\n" * entry.torn + journal.encode(arriving))
         except Corrupt as corrupt:
             return Answer(offer.id, Verdict.REFUSED, str(corrupt))
         except OSError as error:
@@ -218,8 +213,6 @@ class Arrivals:
     def _check(draft: Draft) -> Entry:
         """Read a file; raises Corrupt or OSError if it is not what was offered."""
         offer = draft.offer
-        if not is_id(offer.id) or not is_id(offer.move):
-            raise Corrupt("it is offered without an id")
         if draft.size != offer.size:
             raise OSError(errno.EIO, "it did not arrive whole")
         entry = read_entry(draft.fd, offer.id, size=draft.size)
@@ -229,70 +222,28 @@ class Arrivals:
             raise Corrupt("its journal does not say that it is being moved")
         return entry
 
-    def _present(self, draft: Draft, entry: Entry) -> Answer | None:
-        """Answer if a message with this id is in this spool; None if there is none, or none any more."""
-        offer = draft.offer
-        for spot in find(self._spool, offer.id, _EVERYWHERE):
-            try:
-                with View.open(self._spool, spot) as view:
-                    state = view.entry().state
-                    length = _beginning(draft.fd, entry, offer.move)
-                    same = state.arrived_by == offer.move or (
-                        state.move is None and _continues(view, draft.fd, length)
-                    )
-                if same:
-                    return Answer(offer.id, Verdict.HERE)
-                if state.move and self._took_back(draft, entry, state.move):
-                    self._remove(spot)
-                    continue
-            except (Missed, FileNotFoundError):
-                return Answer(offer.id, Verdict.TROUBLE, "a message with its id is being moved there")
-            except Unsafe as error:
-                raise Corrupt(str(error)) from error
-            where = f"another message with its id is in {spot.directory}/ there"
-            return Answer(offer.id, Verdict.REFUSED, f"{where}, {state.held}" if state.move else where)
-        return None
-
-    @staticmethod
-    def _took_back(draft: Draft, entry: Entry, begun: Event) -> bool:
-        """Return whether the source has ended the handover that left a parked copy here."""
-        lines = read_at(draft.fd, draft.size, entry.offset + entry.length)
-        return begun.event == Kind.ARRIVING and any(
-            event.event == Kind.STAYED and event.move == begun.move for event in journal.decode(lines)
-        )
-
-    def _remove(self, spot: Spot) -> None:
-        with LockedMessage.lock(self._spool, spot) as locked:
-            make_durable(self._spool, Removal(locked))
-
     @staticmethod
     def _landed(draft: Draft, error: OSError | None) -> Answer:
         if error is None:
             return Answer(draft.offer.id, Verdict.HERE)
-        verdict = Verdict.TROUBLE if draft.is_undone else Verdict.UNKNOWN
+        absent = draft.is_undone and error.errno != errno.EEXIST
+        verdict = Verdict.TROUBLE if absent else Verdict.UNKNOWN
         return Answer(draft.offer.id, verdict, error.strerror or str(error))
 
-    def _record(self, here: list[tuple[int, Draft | Answer]]) -> dict[int, Answer]:
+    def _record(self, here: dict[int, Draft]) -> dict[int, Answer]:
         """Remember messages that are durable here, and their keys; return answers that change by errors."""
         changed: dict[int, Answer] = {}
-        ids: dict[int, str] = {}
-        now = self._clock()
-        for at, draft in here:
-            assert isinstance(draft, Draft)
+        for at, draft in here.items():
             offer = draft.offer
-            ids[at] = offer.id
             try:
-                for key in offer.keys:
-                    with suppress(idempotency.InUse):
-                        idempotency.adopt(self._spool, key.name, offer.id, key.content, at=now)
-                idempotency.adopt(self._spool, idempotency.name_of_move(offer.move), offer.id, "", at=now)
-            except (OSError, idempotency.InUse) as error:
+                record.keep(self._spool, offer.id, offer.move, self._clock(), offer.keys)
+            except OSError as error:
                 changed[at] = self._unrecorded(draft, str(error))
         if len(changed) < len(here):
             try:
                 self._spool.sync_directory(ONCE)
             except OSError as error:
-                return {at: Answer(ids[at], Verdict.UNKNOWN, str(error)) for at, _ in here}
+                return {at: Answer(each.offer.id, Verdict.UNKNOWN, str(error)) for at, each in here.items()}
         return changed
 
     def _unrecorded(self, draft: Draft, why: str) -> Answer:
@@ -303,10 +254,7 @@ class Arrivals:
         offer = draft.offer
         verdict = Verdict.UNKNOWN
         with suppress(OSError):
-            if (
-                draft.is_stored
-                and not idempotency.read(self._spool, idempotency.name_of_move(offer.move)).accepted
-            ):
+            if not record.has(self._spool, offer.move):
                 draft.undo()
                 verdict = Verdict.TROUBLE
         return Answer(offer.id, verdict, why)
@@ -337,44 +285,66 @@ class Arrivals:
 
     def _begin_release(self, one: Given, locks: ExitStack) -> tuple[Change | Answer, tuple[str, ...]]:
         """Return the change that releases a message, or an answer; and its recipients, if it arrives now."""
-        known = idempotency.read(self._spool, idempotency.name_of_move(one.move))
         for spot in find(self._spool, one.id, _EVERYWHERE) if is_id(one.id) else ():
             try:
                 locked = locks.enter_context(LockedMessage.lock(self._spool, spot))
             except Busy:
                 with View.open(self._spool, spot) as view:
-                    state = view.entry().state
-                if state.move is None and state.arrived_by == one.move:
-                    return Answer(one.id, Verdict.HERE), ()  # It was released, and a runner has it.
-                raise
+                    if not self._was_released(view.entry().state, one):
+                        raise
+                    os.fsync(view.fd)
+                return Answer(one.id, Verdict.HERE), ()  # It was released, and a runner has it.
             state = locked.read().state
-            if state.move and (state.move.event, state.move.move) == (Kind.ARRIVING, one.move):
-                event = Event(at=clock.rfc3339(self._clock()), event=Kind.ARRIVED, move=one.move)
-                return unpark(locked, state, event, self._clock()), tuple(state.by_address)
-            if state.move is None and state.arrived_by == one.move:
-                return Written(locked), ()  # It was released, perhaps by a program that died then.
-        if known.accepted:
-            return Answer(one.id, Verdict.HERE), ()
-        return Answer(one.id, Verdict.UNKNOWN, "that spool has never had it: is it the right one?"), ()
+            if spot.place is Place.CORRUPT:
+                raise Corrupt("it is damaged there, and in corrupt/")
+            if self._was_released(state, one):
+                return Written(locked), ()  # Perhaps by a program that died then.
+            if state.move is None or (state.move.event, state.move.move) != (Kind.ARRIVING, one.move):
+                raise Corrupt("another message with its id is there")
+            event = Event(at=clock.rfc3339(self._clock()), event=Kind.ARRIVED, move=one.move)
+            return unpark(locked, state, event, self._clock()), tuple(state.by_address)
+        if record.has(self._spool, one.move):
+            return Answer(one.id, Verdict.HERE), ()  # It was released, and has left this spool.
+        return Answer(one.id, Verdict.UNKNOWN, _NEVER_HERE), ()
 
-    def _line(self, kind: Kind, move: str, reason: str) -> bytes:
-        return journal.encode(Event(at=clock.rfc3339(self._clock()), event=kind, move=move, reason=reason))
+    def _was_released(self, state: State, one: Given) -> bool:
+        """Return whether a message that is in this spool is its own, and not about to arrive."""
+        if state.move and state.move.move == one.move:
+            return False
+        return state.arrived_by == one.move or record.has(self._spool, one.move)
 
 
-def _beginning(fd: int, entry: Entry, move: str) -> int:
-    """Return the octets of an offered file before the line that began this handover."""
+_NEVER_HERE = (
+    "that spool does not have it, and does not remember it: if it was sent there, "
+    "`mailer spool rm` removes it here; if not, `mailer spool move --take` has it sent from here"
+)
+
+
+def _is_superseded(state: State, draft: Draft, entry: Entry) -> bool:
+    """Return whether a copy that is parked here will never be released: its handover ended without effect.
+
+    The source has begun another one since, and releases only that one.
+    """
+    lines = journal.decode(read_at(draft.fd, draft.size, entry.offset + entry.length))
+    return (
+        state.move is not None
+        and state.move.event == Kind.ARRIVING
+        and any(event.event == Kind.MOVING and event.move == state.move.move for event in lines)
+    )
+
+
+def _continues(locked: LockedMessage, state: State, draft: Draft, entry: Entry) -> bool:
+    """Return whether a file here is the offered message: it begins as that did before this handover."""
+    if state.move:
+        return False
     start = entry.offset + entry.length
-    lines = read_at(fd, entry.size - start, start)
-    at = lines.find(f'"move":"{move}"'.encode())
-    return start + lines.rfind(b"\n", 0, at) + 1
-
-
-def _continues(view: View, fd: int, length: int) -> bool:
-    """Return whether the file here begins with the first octets of the offered one."""
+    lines = read_at(draft.fd, entry.size - start, start)
+    began = lines.find(f'"move":"{draft.offer.move}"'.encode())
+    length = start + lines.rfind(b"\n", 0, began) + 1
     at = 0
     while at < length:
-        mine = read_at(view.fd, min(CHUNK, length - at), at)
-        if not mine or mine != read_at(fd, len(mine), at):
+        mine = read_at(locked.fd, min(CHUNK, length - at), at)
+        if not mine or mine != read_at(draft.fd, len(mine), at):
             return False
         at += len(mine)
     return True

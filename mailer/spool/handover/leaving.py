@@ -18,8 +18,8 @@ from mailer.mail import clock
 from mailer.spool import idempotency
 from mailer.spool.changes import Change, Removal, Written
 from mailer.spool.entry import Corrupt, Entry
-from mailer.spool.handover.parking import park, unpark
-from mailer.spool.handover.wire import CHUNK, Key, Offer
+from mailer.spool.handover.parking import RESTING, park, unpark
+from mailer.spool.handover.wire import CHUNK, Greeting, Key, Offer
 from mailer.spool.ids import new_id
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
@@ -36,25 +36,31 @@ class NotMovable(ValueError):
     """The message cannot be handed over; the text says why."""
 
 
+class Elsewhere(NotMovable):
+    """It is being handed over to another spool than this one, which may be about to send it."""
+
+
 class Leaving:
     """A message that is being handed over. Its lock is held until `release`."""
 
-    def __init__(self, locked: LockedMessage, entry: Entry) -> None:
+    def __init__(self, locked: LockedMessage, entry: Entry, where: Greeting) -> None:
         self.locked = locked
         self.entry = entry
+        self._where = where
         self.id = locked.id
         self.spot = locked.spot
         """Where it was."""
         self.move = entry.state.move.move if entry.state.move else ""
 
     @classmethod
-    def lock(cls, spool: Spool, spot: Spot, *, resumes: bool) -> Self:
+    def lock(cls, spool: Spool, spot: Spot, where: Greeting, *, resumes: bool) -> Self:
         """Lock a message and check that it can be handed over.
 
         Args:
             spool: the spool.
             spot: where it is.
-            resumes: it must be one whose handover was begun; otherwise it must not be one.
+            where: the other spool.
+            resumes: it must be one whose handover to that spool was begun; otherwise it must not be one.
 
         Raises:
             NotMovable: it must not be handed over.
@@ -67,10 +73,12 @@ class Leaving:
             move = entry.state.move
             if (move is not None) != resumes or (move and move.event == Kind.ARRIVING):
                 raise NotMovable(entry.state.held or "it is not being moved")  # noqa: TRY301 - the lock is given up below
+            if move and move.spool != where.spool:
+                raise Elsewhere(f"it is on its way {move.reason}: resume there")  # noqa: TRY301 - as above
         except BaseException:
             locked.release()
             raise
-        return cls(locked, entry)
+        return cls(locked, entry, where)
 
     def is_parked(self) -> bool:
         """Return whether its journal says that it is being handed over; in doubt, it is."""
@@ -80,15 +88,20 @@ class Leaving:
             return True
 
     @property
+    def resumes(self) -> bool:
+        """Whether its handover was begun before, so that the target may have it already."""
+        return self.entry.state.move is not None
+
+    @property
     def is_given_up(self) -> bool:
         """Whether it is the target's already."""
         move = self.entry.state.move
         return move is not None and move.event == Kind.MOVED
 
-    def begin(self, where: str, by: str, now: float) -> Change:
-        """Park it; return the change to make durable before it is offered. Raises OSError."""
+    def begin(self, by: str, now: float) -> Change:
+        """Park it; return the change to make durable before the target hears of it. Raises OSError."""
         locked, state = self.locked, self.entry.state
-        if state.move:
+        if self.resumes and locked.spot.place in RESTING:
             return Written(locked)
         died = locked.spot.place is Place.CUR and not is_given_back(locked)
         # What a claim would do first: the message leaves, and its notifications and its key stay.
@@ -96,10 +109,13 @@ class Leaving:
             complete(locked, state, recovered=died)
         if state.accepted and state.accepted.once:
             idempotency.confirm(locked, state.accepted.once)
+        if self.resumes:
+            return park(locked)
         if died:
             locked.append(Event(at=clock.rfc3339(now), event=Kind.RECOVERED, boot=boot_id()))
         self.move = new_id(now)
-        return park(locked, self._event(Kind.MOVING, now, reason=f"to {where}", by=by))
+        locked.append(self._leaving(Kind.MOVING, now, by))
+        return park(locked)
 
     def offer(self) -> Offer:
         """Describe it for the target; raises OSError."""
@@ -115,22 +131,26 @@ class Leaving:
         for at in range(0, size, CHUNK):
             yield read_at(self.locked.fd, min(CHUNK, size - at), at)
 
-    def give_up(self, where: str, now: float) -> Change:
+    def give_up(self, now: float) -> Change:
         """Give it to the target; raises OSError."""
-        self.locked.append(self._event(Kind.MOVED, now, reason=f"to {where}"))
+        self.locked.append(self._leaving(Kind.MOVED, now))
         return Written(self.locked)
 
     def stay(self, why: str, now: float) -> Change:
         """End the handover without effect; raises OSError."""
         state = self.locked.read().state
-        return unpark(self.locked, state, self._event(Kind.STAYED, now, reason=why), now)
+        stayed = Event(at=clock.rfc3339(now), event=Kind.STAYED, move=self.move, reason=why)
+        return unpark(self.locked, state, stayed, now)
 
     def remove(self) -> Change:
         """Delete what is the target's now."""
         return Removal(self.locked)
 
-    def _event(self, kind: Kind, now: float, *, reason: str, by: str = "") -> Event:
-        return Event(at=clock.rfc3339(now), event=kind, move=self.move, reason=reason, by=by)
+    def _leaving(self, kind: Kind, now: float, by: str = "") -> Event:
+        to = self._where
+        return Event(
+            at=clock.rfc3339(now), event=kind, move=self.move, reason=f"to {to.place}", spool=to.spool, by=by
+        )
 
     def release(self) -> None:
         with suppress(OSError):

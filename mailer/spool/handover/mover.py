@@ -23,7 +23,7 @@ from mailer.mail.clock import Clock
 from mailer.mail.reply import printable
 from mailer.spool.changes import Change, make_all_durable
 from mailer.spool.entry import Corrupt
-from mailer.spool.handover.leaving import Leaving, NotMovable
+from mailer.spool.handover.leaving import Elsewhere, Leaving, NotMovable
 from mailer.spool.handover.wire import (
     ANSWERS,
     DATA,
@@ -33,6 +33,7 @@ from mailer.spool.handover.wire import (
     Answer,
     Broken,
     Given,
+    Greeting,
     Pipe,
     Verdict,
 )
@@ -74,7 +75,7 @@ class Outcome(msgspec.Struct, frozen=True):
 class Mover:
     """Hands messages of one spool over to the spool at the other end of a pipe."""
 
-    def __init__(self, spool: Spool, pipe: Pipe, by: str, clock: Clock, where: str) -> None:
+    def __init__(self, spool: Spool, pipe: Pipe, by: str, clock: Clock, where: Greeting) -> None:
         """Prepare.
 
         Args:
@@ -82,7 +83,7 @@ class Mover:
             pipe: the connection, after the greetings.
             by: the operator.
             clock: returns the current time.
-            where: the other spool, for the journals.
+            where: the other spool.
         """
         self._spool = spool
         self._pipe = pipe
@@ -116,11 +117,13 @@ class Mover:
         size = 0
         for spot in spots:
             try:
-                leaving = Leaving.lock(self._spool, spot, resumes=resumes)
+                leaving = Leaving.lock(self._spool, spot, self._where, resumes=resumes)
             except Gone:
                 others.append(Outcome(spot, Result.GONE, "it was moved or removed"))
             except Busy:
                 others.append(Outcome(spot, Result.BUSY, "a runner has claimed it"))
+            except Elsewhere as error:
+                others.append(Outcome(spot, Result.WAITING, str(error)))
             except (NotMovable, Unsafe, Corrupt) as error:
                 others.append(Outcome(spot, Result.REFUSED, str(error)))
             except OSError as error:
@@ -134,9 +137,10 @@ class Mover:
         return taken, others
 
     def _batch(self, taken: list[Leaving]) -> Iterator[Outcome]:
-        given = [each for each in taken if each.is_given_up]
-        parked, failed = self._durably([each for each in taken if not each.is_given_up], self._begin)
+        begun, failed = self._durably(taken, self._begin)
         yield from failed
+        given = [each for each in begun if each.is_given_up]
+        parked = [each for each in begun if not each.is_given_up]
         answers, broken = self._offer(parked)
         yield from self._left(parked, answers)
         stored = [each for each in parked if _verdict(answers, each) is Verdict.HERE]
@@ -155,10 +159,10 @@ class Mover:
             raise broken
 
     def _begin(self, each: Leaving) -> Change:
-        return each.begin(self._where, self._by, self._clock())
+        return each.begin(self._by, self._clock())
 
     def _give_up(self, each: Leaving) -> Change:
-        return each.give_up(self._where, self._clock())
+        return each.give_up(self._clock())
 
     def _offer(self, parked: list[Leaving]) -> tuple[dict[str, Answer], Broken | None]:
         """Offer messages; return the answers, and the end of the connection, if it ended."""
@@ -169,8 +173,9 @@ class Mover:
             for each in parked:
                 self._send(each)
         except Broken as broken:
-            # Without END the target stores nothing.
-            return {each.id: Answer(each.id, Verdict.TROUBLE, str(broken)) for each in parked}, broken
+            # Without END the target stores nothing; but it may have what it was offered before.
+            verdicts = {each.id: Verdict.UNKNOWN if each.resumes else Verdict.TROUBLE for each in parked}
+            return {name: Answer(name, verdicts[name], str(broken)) for name in verdicts}, broken
         try:
             self._pipe.send(END)
             return self._answers(), None

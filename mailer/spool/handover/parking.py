@@ -13,9 +13,8 @@ RESTING = {Place.HOLD, Place.FAILED}
 """Places from which no runner takes a message, so that it stays there during a handover."""
 
 
-def park(locked: LockedMessage, event: Event) -> Change:
-    """Write a line that keeps a message from being sent; return the change that makes this durable."""
-    locked.append(event)
+def park(locked: LockedMessage) -> Change:
+    """Return the change that brings a message to where it is not sent, with the line that says so."""
     return Written(locked) if locked.spot.place in RESTING else DurableMove(locked, Move.HOLD)
 
 

@@ -26,6 +26,8 @@ _LONGEST_PLACE = 500
 _LONGEST = 4 * 2**20
 """Octets of a frame. Data comes in pieces of `CHUNK`; the list of a batch is a hundredth of this."""
 CHUNK = 256 * 1024
+MOST = 100
+"""Messages of a batch that a target takes, each of which is an open file; a source offers half as many."""
 
 GREETING, OFFER, DATA, END, ANSWERS, RELEASE = b"G", b"O", b"D", b"E", b"A", b"R"
 
@@ -41,6 +43,9 @@ class Greeting(msgspec.Struct, frozen=True):
     """Which spool is at this end, for the journals."""
 
     place: str
+    """Where it is, for operators to read."""
+    spool: str
+    """The word in its mark, which no other spool has; empty from a source."""
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -99,18 +104,18 @@ class Pipe:
         self._reading = reading
         self._writing = writing
 
-    def greet(self, place: str) -> Greeting:
+    def greet(self, here: Greeting) -> Greeting:
         """Exchange greetings; return the other side's. Raises Broken."""
         with suppress(Broken):  # What the other side has said is the better message.
             self._write(_FIRST_LINE)
-            self.send(GREETING, Greeting(place))
+            self.send(GREETING, here)
         first = b""
         while not first.endswith(b"\n") and len(first) < len(_FIRST_LINE):
             first += self._read(1)
         if first != _FIRST_LINE:
             raise Broken(f"it does not speak this version of the protocol, and began with {first!r}")
         told = self.decode(self.receive(GREETING), Greeting)
-        return Greeting(printable(told.place, _LONGEST_PLACE))
+        return Greeting(printable(told.place, _LONGEST_PLACE), printable(told.spool, _LONGEST_PLACE))
 
     def send(self, kind: bytes, content: msgspec.Struct | Sequence[msgspec.Struct] | bytes = b"") -> None:
         """Send a frame; raises Broken."""
@@ -119,10 +124,10 @@ class Pipe:
 
     def next(self) -> tuple[bytes, bytes] | None:
         """Return the kind and the content of the next frame; None if the other side has ended properly."""
-        head = os.read(self._reading, _HEAD.size)
-        if not head:
+        first = self._some(_HEAD.size)
+        if not first:
             return None
-        kind, length = _HEAD.unpack(head + self._read(_HEAD.size - len(head)))
+        kind, length = _HEAD.unpack(first + self._read(_HEAD.size - len(first)))
         if length > _LONGEST:
             raise Broken(f"it sent a frame of {length} octets")
         return kind, self._read(length)
@@ -147,14 +152,18 @@ class Pipe:
     def _read(self, length: int) -> bytes:
         data = b""
         while len(data) < length:
-            try:
-                more = os.read(self._reading, length - len(data))
-            except OSError as error:
-                raise Broken(error.strerror) from error
+            more = self._some(length - len(data))
             if not more:
                 raise Broken("it ended the connection")
             data += more
         return data
+
+    def _some(self, most: int) -> bytes:
+        """Read up to `most` octets; an empty result means that the other side ended the connection."""
+        try:
+            return os.read(self._reading, most)
+        except OSError as error:
+            raise Broken(error.strerror) from error
 
     def _write(self, data: bytes) -> None:
         try:

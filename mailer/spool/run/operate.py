@@ -12,9 +12,11 @@ from msgspec.structs import replace
 
 from mailer.mail import clock
 from mailer.spool.changes import FEW, Change, DurableMove, Removal, Written, make_all_durable, make_durable
+from mailer.spool.entry import Corrupt
+from mailer.spool.handover import record
 from mailer.spool.handover.parking import unpark
 from mailer.spool.journal import Event, Kind, State
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import ONCE, Place, Spool, Spot
 from mailer.spool.locked import LockedMessage, Unsafe, remove_quarantined
 from mailer.spool.syscalls import sync_filesystem
 from mailer.spool.transitions import TRANSITIONS, Move
@@ -142,6 +144,10 @@ class Operator:
             if state.move is None:
                 raise Refused("it is not being moved")
             here = state.move.event == Kind.ARRIVING
+            if here:
+                # If the source resumes after all, it hears that this spool has sent the message.
+                record.keep(self.spool, locked.id, state.move.move, now)
+                self.spool.sync_directory(ONCE)
             event = replace(self._event(Kind.ARRIVED if here else Kind.STAYED, now), move=state.move.move)
             return Begun(locked, unpark(locked, state, event, now))
 
@@ -161,7 +167,7 @@ class Operator:
         try:
             with _begun(self.spool, spot) as locked:
                 if spot.place is not Place.CORRUPT:
-                    _not_moving(locked, leaving_only=True)
+                    self._let_go(locked)
                 return Begun(locked, Removal(locked))
         except Unsafe as unsafe:
             if spot.place is not Place.CORRUPT or not unsafe.movable:
@@ -169,6 +175,17 @@ class Operator:
             self._remove_quarantined(spot)
             self.spool.sync_directory(spot.directory)
             return None
+
+    def _let_go(self, locked: LockedMessage) -> None:
+        """Allow that a message is removed, which has consequences while it is between two spools."""
+        try:
+            move = locked.read().state.move
+        except Corrupt:
+            return
+        if move and move.event == Kind.ARRIVING:
+            record.drop(self.spool, move.move)
+        elif move and move.event == Kind.MOVING:
+            _not_moving(locked)
 
     def _remove_quarantined(self, spot: Spot) -> None:
         try:
@@ -186,18 +203,14 @@ class Operator:
         return Event(at=clock.rfc3339(now), event=kind, by=self.name, reason=reason)
 
 
-def _not_moving(locked: LockedMessage, *, leaving_only: bool = False) -> State:
+def _not_moving(locked: LockedMessage) -> State:
     """Return the state of a message that is not being handed over to another spool.
-
-    Args:
-        locked: the message.
-        leaving_only: it may be one that arrives. The source counts that as handed over.
 
     Raises:
         Refused: it is being handed over.
         Corrupt, OSError: it cannot be read.
     """
     state = locked.read().state
-    if state.move and not (leaving_only and state.move.event == Kind.ARRIVING):
+    if state.move:
         raise Refused(f"{state.held}, or, if the other spool is lost, `--take {locked.id}`")
     return state

@@ -138,8 +138,8 @@ def _in_hand(spool: Spool) -> int:
 
 
 _RESTING = {Place.HOLD, Place.FAILED}
-_FIRST = 200
-"""Messages in each of these places to read, in search of one whose move to another spool was interrupted."""
+_FIRST = 10_000
+"""Messages in each of these places to read, in search of moves to another spool that were interrupted."""
 _RESUME = "repeat mailer spool move with --resume on the host that it comes from"
 
 _WAIT_FOR_YOU = (
