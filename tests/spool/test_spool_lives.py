@@ -269,7 +269,9 @@ class Lives(RuleBasedStateMachine):
         """What is due comes back to new/, and nothing else; litter in tmp/ goes."""
         self.now += later
         minute = time.strftime("%Y%m%dT%H%MZ", time.gmtime(self.now))
-        due = {name for name, found in walk(self.root, ("retry",)).items() if found.bucket <= minute}
+        # With a second name in `cur/`, which a death left, it is there, and for a runner to recover.
+        resting = {name for name, known in self.model.items() if known.place == "retry"}
+        due = {n for n, at in walk(self.root, ("retry",)).items() if n in resting and at.bucket <= minute}
         # Which of several it would come to is the filesystem's whim, and no example could be repeated.
         die_at = death.at if len(due) < 2 else None
         with dying_at(die_at, torn=death.torn) as boundary:
