@@ -10,7 +10,7 @@ from mailer.mail.envelope import Envelope, Recipient
 from mailer.spool.incoming import Incoming
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot, bucket_for
-from mailer.spool.locked import LockedMessage
+from mailer.spool.locked_message import LockedMessage
 from mailer.spool.mark import MARK
 from mailer.spool.run.operate import Operator
 from mailer.spool.transitions import Move

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 
-from mailer.cli.keeping import say_what_keeps
+from mailer.cli.obstacles import report_obstacles
 from mailer.cli.spool import records
 from mailer.config.model import Config
 from mailer.mail.outcome import Status
@@ -47,7 +47,7 @@ def dry_run(config: Config, spool: Spool, now: float, *, limit: int | None, as_j
     directions = Directions(config)
     staging = None if keeps_mail(config) else Staging.of(config)
     horizon = Backoff.of(config.retry).horizon
-    keeps = say_what_keeps(config, spool)
+    keeps = report_obstacles(config, spool)
     taken = islice(_taken(spool, now, horizon, staging, config), limit)
 
     def courses(one: Taken) -> list[Course]:

@@ -32,7 +32,7 @@ from mailer.spool.ids import earliest, is_prefix
 from mailer.spool.layout import LOG
 
 if TYPE_CHECKING:
-    from mailer.cli.afterword import Afterword
+    from mailer.cli.log_summary import LogSummary
 
 _POLL_INTERVAL = 0.25
 """Seconds between two polls of the ledger with --follow; a poll makes three system calls."""
@@ -138,7 +138,7 @@ def log(  # noqa: PLR0913 - one parameter for each option
     )
     if lines is None and follow and since is None and not message_id:
         lines = _FOLLOWED_LINES
-    after = _afterword(query) if not as_json and not events else None
+    after = _summary_for(query) if not as_json and not events else None
     with command_context() as context:
         search = _Search(partial(context.spool.directory, LOG), query)
         known = False
@@ -161,13 +161,13 @@ def log(  # noqa: PLR0913 - one parameter for each option
     return Exit.OK
 
 
-def _afterword(query: Query) -> "Afterword | None":
+def _summary_for(query: Query) -> "LogSummary | None":
     """Make the summary for a search; None if it names no recipient, sender, subject or Message-ID."""
     if all(wanted is None for wanted in (query.to, query.sender, query.subject, query.message_id)):
         return None
-    from mailer.cli.afterword import Afterword  # noqa: PLC0415 - its imports are needed for searches only
+    from mailer.cli.log_summary import LogSummary  # noqa: PLC0415 - its imports are needed for searches only
 
-    return Afterword(query)
+    return LogSummary(query)
 
 
 def _name_the_option(text: str) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from mailer.cli.keeping import keeping
+from mailer.cli.obstacles import current_obstacles
 from mailer.config.model import Config
 from mailer.send.advice import advise
 from mailer.send.hop_names import named
@@ -15,7 +15,7 @@ def outlook(config: Config, spool: Spool, now: float) -> Outlook:
     return Outlook(
         now=now,
         max_age=float(config.retry.max_age),
-        obstacles=keeping(config, spool, now),
+        obstacles=current_obstacles(config, spool, now),
         name=partial(named, config),
         advise=partial(advise, config),
     )

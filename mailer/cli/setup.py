@@ -198,7 +198,7 @@ _IMPORTED_LATE = (
     "mailer.send.run",
     "mailer.send.smtp.transcript",
     "mailer.spool.committer",
-    "mailer.spool.lock",
+    "mailer.spool.flock",
     "mailer.spool.state.suppression",
 )
 """Modules that are otherwise imported on first use. The spool's owner may be unable to read root's Python

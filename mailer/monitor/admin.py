@@ -19,7 +19,7 @@ from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import arrival, is_id
 from mailer.spool.layout import SPOOL_WIDE, Place, Spot
-from mailer.spool.locked import Missed, Unsafe
+from mailer.spool.locked_message import Missed, Unsafe
 from mailer.spool.run.operate import Operator, Refused
 from mailer.spool.scan import spots
 from mailer.spool.state import clock_guard

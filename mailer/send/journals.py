@@ -15,7 +15,7 @@ from functools import partial
 
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Place
-from mailer.spool.locked import LockedMessage
+from mailer.spool.locked_message import LockedMessage
 
 _SYNC_DELAY = 0.25
 """Seconds until a new line is synced. The promise is that it is durable within one second, and the sync takes

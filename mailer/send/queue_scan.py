@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from time import monotonic
 
 from mailer.send.context import RunContext
-from mailer.send.given_up import GivenUp, advice, what_failed
+from mailer.send.skipped import Skipped, advice, what_failed
 from mailer.spool.due import due_buckets
 from mailer.spool.idempotency import forget_old
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
@@ -43,13 +43,13 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 30.0
 class QueueScan:
     """Claims the messages of a run, one at a time."""
 
-    def __init__(self, spool: Spool, claims: Claims, context: RunContext, given_up: GivenUp) -> None:
+    def __init__(self, spool: Spool, claims: Claims, context: RunContext, skipped: Skipped) -> None:
         self._spool = spool
         self._claims = claims
         self._context = context
         self._clock = context.clock
         self._log = context.log
-        self._given_up = given_up
+        self._skipped = skipped
         self._left_alone = once(lambda spot, why: self._log.warning("skipped", path=spot.path, reason=why))
         self._fresh: deque[str] = deque()
         self._pauses: dict[str, float] = {}
@@ -209,7 +209,7 @@ class QueueScan:
         A suspect may kill this runner too.
         """
         for name in names(self._spool, Place.CUR.value):
-            if name in self._given_up:
+            if name in self._skipped:
                 continue
             if len(suspects) < _MAX_FRESH and (suspicion := self._claims.suspicion(name)):
                 suspects.append((suspicion, name))
@@ -231,7 +231,7 @@ class QueueScan:
         return claim
 
     def _is_left(self, name: str) -> bool:
-        return name in self.leave_alone or name in self._given_up
+        return name in self.leave_alone or name in self._skipped
 
     def _delete_what_is_old(self) -> None:
         """Delete unfinished files, old copies, old keys and old ledger days.
@@ -254,11 +254,11 @@ class QueueScan:
             if error.errno in SPOOL_WIDE:
                 raise
             self.give_up(name, error)
-            if self._given_up.full:
+            if self._skipped.full:
                 raise
             return None
 
     def give_up(self, name: str, error: OSError) -> None:
         """Stop trying a message whose own file cannot be moved or written, and log that."""
-        again = self._given_up.again(self._given_up.add(name, error))
+        again = self._skipped.again(self._skipped.add(name, error))
         self._log.error("skipped", id=name, error=what_failed(error), to_do=advice(error), again=again)

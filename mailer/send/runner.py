@@ -7,9 +7,9 @@ from time import monotonic
 from mailer.send.active import ActiveMessages
 from mailer.send.context import RunContext
 from mailer.send.destination_queues import DestinationQueues
-from mailer.send.given_up import GivenUp
 from mailer.send.queue_scan import QueueScan
 from mailer.send.settle import Settler
+from mailer.send.skipped import Skipped
 from mailer.send.worker import Tally, Worker
 from mailer.spool.layout import SPOOL_WIDE, Spool
 from mailer.spool.run.arrivals import Arrivals
@@ -66,8 +66,8 @@ class Runner:
         self._settler = settler
         self._concurrency = concurrency
         self._limit = limit
-        self._given_up = GivenUp(monotonic)
-        self._scan = QueueScan(spool, claims, context, self._given_up)
+        self._skipped = Skipped(monotonic)
+        self._scan = QueueScan(spool, claims, context, self._skipped)
         self._queues = DestinationQueues(context.destinations, concurrency, context.routes.goes_direct)
         self._scan.leave_alone = self._queues.names
         self._suspect: Claim | None = None
@@ -146,7 +146,7 @@ class Runner:
     async def watch(self, stop: asyncio.Event, grace: float) -> Tally:
         """Work until `stop` is set, and claim new mail as it arrives; the arguments are those of `once`."""
         stopping = asyncio.create_task(self._wake_on(stop))
-        self._given_up.for_good = False
+        self._skipped.for_good = False
         arrivals = self._listen()
         loop = asyncio.get_running_loop()
         look_again = 0.0
@@ -282,7 +282,7 @@ class Runner:
     def _troubled_by(self, name: str, error: OSError) -> None:
         if error.errno not in SPOOL_WIDE:
             self._scan.give_up(name, error)
-        if error.errno in SPOOL_WIDE or self._given_up.full:
+        if error.errno in SPOOL_WIDE or self._skipped.full:
             self._trouble = error
 
     async def _drain(self, grace: float) -> None:

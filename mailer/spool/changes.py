@@ -12,7 +12,7 @@ from functools import partial
 from typing import Protocol
 
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import LockedMessage
+from mailer.spool.locked_message import LockedMessage
 from mailer.spool.transitions import Move
 
 FEW = 8

@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import Self
 
 from mailer.spool import idempotency
+from mailer.spool.flock import lock
 from mailer.spool.layout import DROP, Spool
-from mailer.spool.lock import lock
 from mailer.spool.syscalls import read_at
 
 _FIRST_LINE = b"mailer-drop 1\r\n"

@@ -17,7 +17,7 @@ from sending import queue
 from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.waiting import until
 
-from mailer.cli.keeping import keeping
+from mailer.cli.obstacles import current_obstacles
 from mailer.cli.outlook import outlook
 from mailer.cli.spool.ls import line
 from mailer.cli.spool.records import record
@@ -113,7 +113,7 @@ def test_whatever_keeps_mail_each_view_says_the_same_time_and_cause(name: str, t
     with ExitStack() as stack:
         throttle(states, stack, case.first_turn, *case.hops)
         states.new(received=now - 60)
-        keeps = keeping(loaded, spool, now)
+        keeps = current_obstacles(loaded, spool, now)
         expected = next_attempt(None, keeps)
         assert expected.words(now) == case.expected
         [seen] = [seen for spot in spots(spool, (Place.NEW,)) if (seen := look(spool, spot))]
@@ -139,7 +139,7 @@ def test_what_is_due_later_than_the_end_of_a_pause_is_kept_by_its_own_schedule(
     provider_state.write(states.spool, ALL)
     due = (NOW + timedelta(minutes=minutes)).timestamp()
     config = load_of(tmp_path, both())
-    told = next_attempt(due, keeping(config, states.spool, NOW.timestamp())).words(NOW.timestamp())
+    told = next_attempt(due, current_obstacles(config, states.spool, NOW.timestamp())).words(NOW.timestamp())
     own = f"next in {words.duration(full_minute(due) - NOW.timestamp())}"
     assert told == (f"{SOONEST}all providers are paused" if waits else own)
 

@@ -22,7 +22,7 @@ from mailer.oauth import source
 from mailer.receive import pickup, refusals, server
 from mailer.receive.content import data, idempotency, resent
 from mailer.receive.users import failures
-from mailer.send import given_up, journal_bound, queue_scan, traces
+from mailer.send import journal_bound, queue_scan, skipped, traces
 from mailer.send.dsn import report
 from mailer.send.http.apis import LIMITS
 from mailer.send.replies import quotas
@@ -112,8 +112,8 @@ STATED = [
     ("spool", "in `new/` first (for {} s at most)", queue_scan._SUSPECTS_AFTER),
     ("spool", "{} runners died while they had it claimed", claim.SUSPECT_AFTER),
     ("spool", "{} runners died while it was their only message", claim.POISON_AFTER),
-    ("spool", "`--watch` after {} minute, later", given_up._FIRST_PAUSE / _MINUTE),
-    ("spool", "a minute, later after {} hour", given_up._MAX_PAUSE / _HOUR),
+    ("spool", "`--watch` after {} minute, later", skipped._FIRST_PAUSE / _MINUTE),
+    ("spool", "a minute, later after {} hour", skipped._MAX_PAUSE / _HOUR),
     ("spool", "reply as the journal has it, at most {}.", trace_files.MOST_FAILURES),
     ("spool", "(without ids and addresses) for {} minutes", traces.INTERVAL / _MINUTE),
     ("spool", "There are at most {} of one next hop", traces.PER_HOP),

@@ -16,7 +16,7 @@ from lab.world import World
 from mailer.spool.checks import fsck
 from mailer.spool.entry import Corrupt
 from mailer.spool.layout import Spool
-from mailer.spool.locked import Missed, Unsafe
+from mailer.spool.locked_message import Missed, Unsafe
 from mailer.spool.run.operate import Operator, Refused
 from mailer.spool.scan import find
 from mailer.spool.state import pause, suppression, token_store

@@ -12,7 +12,7 @@ from mailer.receive.content.header_policy import ContentPolicy, Origin
 from mailer.receive.upload import Store, Upload
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import LockedMessage
+from mailer.spool.locked_message import LockedMessage
 
 ORIGIN = Origin("x", "127.0.0.1", "here.example", extended=True, user="app", smtputf8=False)
 

@@ -123,7 +123,7 @@ DEFECTS = (
     Defect(
         "failed-sync-forgotten",
         "a second fsync says that all is well, and the journal is lost",
-        "spool/locked.py",
+        "spool/locked_message.py",
         "            self.lost = error\n            raise",
         "            raise",
         ("spool/test_spool_claim.py::test_after_a_sync_that_failed_no_later_one_is_believed",),
@@ -156,7 +156,7 @@ DEFECTS = (
     Defect(
         "no-lock",
         "two runners send the same message",
-        "spool/locked.py",
+        "spool/locked_message.py",
         "    if not lock(fd):\n        raise Busy(spot.path)\n",
         "    lock(fd)\n",
         ("spool/test_spool_claim.py", "spool/test_spool_many.py"),
@@ -164,7 +164,7 @@ DEFECTS = (
     Defect(
         "no-look-after-the-lock",
         "a runner sends a message that another one has just finished",
-        "spool/locked.py",
+        "spool/locked_message.py",
         "    if (opened.st_ino, opened.st_dev) != (named.st_ino, named.st_dev) or opened.st_nlink == 0:\n"
         "        raise Gone(spot.path)\n",
         "",
@@ -173,7 +173,7 @@ DEFECTS = (
     Defect(
         "others-files",
         "a file that another user put into the spool is sent",
-        "spool/locked.py",
+        "spool/locked_message.py",
         "    if opened.st_uid != os.geteuid():",
         "    if False:",
         ("spool/test_spool_intruders.py", "spool/test_spool_claim.py"),
@@ -181,7 +181,7 @@ DEFECTS = (
     Defect(
         "symlinks-followed",
         "a link in the spool has another file read as mail",
-        "spool/locked.py",
+        "spool/locked_message.py",
         "_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC",
         "_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC",
         ("spool/test_spool_intruders.py", "spool/test_spool_claim.py"),
@@ -214,7 +214,7 @@ DEFECTS = (
     Defect(
         "torn-line-joined",
         "a line that a crash tore takes the next one with it",
-        "spool/locked.py",
+        "spool/locked_message.py",
         "        if self._torn:\n            lines",
         "        if False:\n            lines",
         ("spool/test_spool_claim.py", "spool/test_spool_crash.py"),

@@ -21,7 +21,7 @@ from testbed.waiting import until
 
 from mailer.spool.journal import Event, Kind, encode
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import LockedMessage
+from mailer.spool.locked_message import LockedMessage
 
 NO_SPACE = "No space left on device"
 

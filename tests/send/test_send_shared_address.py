@@ -13,7 +13,7 @@ from testbed.relay import Relay
 from mailer.mail.clock import rfc3339
 from mailer.spool.journal import Event
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import LockedMessage
+from mailer.spool.locked_message import LockedMessage
 
 LOGINS = ("ann@example.com", "bob")
 

@@ -15,7 +15,7 @@ from testbed.relay import Relay
 from mailer.mail.clock import rfc3339
 from mailer.spool.journal import Event
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import LockedMessage
+from mailer.spool.locked_message import LockedMessage
 
 ANN, BOB = "ann@example.net", "bob@example.net"
 NEXT_RUN = faketime("+3m")

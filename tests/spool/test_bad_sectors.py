@@ -24,7 +24,7 @@ from testbed.write_log_disk import WriteLogDisk
 from mailer.mail import clock
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import LockedMessage
+from mailer.spool.locked_message import LockedMessage
 
 _FIBMAP = 1
 _BLOCK = 4096

@@ -94,7 +94,7 @@ def test_intruders_stay_and_are_reported_and_do_not_keep_the_others(spool: Spool
 
 def test_a_copy_that_somebody_holds_is_left_for_the_next_time(spool: Spool) -> None:
     from mailer.spool.layout import Place, Spot  # noqa: PLC0415 - only here
-    from mailer.spool.locked import LockedMessage  # noqa: PLC0415 - only here
+    from mailer.spool.locked_message import LockedMessage  # noqa: PLC0415 - only here
 
     (copy,) = kept(spool, "20200101")
     with LockedMessage.lock(spool, Spot(Place.SENT, copy.name, "20200101")):

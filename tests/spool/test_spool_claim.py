@@ -13,10 +13,10 @@ from spool_strategies import NOW, accept
 from spool_syncs import Fsyncs
 from spool_walk import only, walk
 
-from mailer.spool import locked
+from mailer.spool import locked_message
 from mailer.spool.journal import Disposition, Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import Busy, Gone, LockedMessage
+from mailer.spool.locked_message import Busy, Gone, LockedMessage
 from mailer.spool.run.claim import POISON_AFTER, Claims
 from mailer.spool.run.operate import Operator
 from mailer.spool.syscalls import boot_id
@@ -71,7 +71,7 @@ def test_a_file_that_moves_between_being_opened_and_locked_is_not_taken(
 ) -> None:
     """Who has the lock of what the path does not name any more has nothing: it may name another file."""
     name = accept(spool_path, b"x", "sent@example.net")
-    path, lock = spool_path / "new" / name, locked.lock
+    path, lock = spool_path / "new" / name, locked_message.lock
 
     def moved_first(fd: int) -> bool:
         path.rename(spool_path / "hold" / name)
@@ -81,7 +81,7 @@ def test_a_file_that_moves_between_being_opened_and_locked_is_not_taken(
             path.write_text("another's")
         return lock(fd)
 
-    monkeypatch.setattr(locked, "lock", moved_first)
+    monkeypatch.setattr(locked_message, "lock", moved_first)
     with Spool.open(spool_path) as spool, pytest.raises(Gone):
         LockedMessage.lock(spool, Spot(Place.NEW, name))
     assert path.exists() == bool(other)

@@ -18,7 +18,7 @@ from mailer.spool.changes import DurableMove, NotUndone, make_durable
 from mailer.spool.committer import Committer
 from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import LockedMessage
+from mailer.spool.locked_message import LockedMessage
 from mailer.spool.transitions import Move
 
 

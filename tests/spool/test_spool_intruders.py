@@ -13,7 +13,7 @@ from testbed.ci import only_root
 
 from mailer.spool.ids import new_id
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import Unsafe
+from mailer.spool.locked_message import Unsafe
 from mailer.spool.run.operate import Operator
 from mailer.spool.run.sweep import clean_tmp, requeue_due
 from mailer.spool.scan import QUEUE, spots

@@ -26,7 +26,7 @@ from spool_walk import Found, walk
 
 from mailer.spool.entry import read_entry
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import Busy
+from mailer.spool.locked_message import Busy
 from mailer.spool.run.operate import Operator
 from mailer.spool.run.sweep import clean_tmp, requeue_due
 from mailer.spool.scan import find, names, spots

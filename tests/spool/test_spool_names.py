@@ -15,7 +15,7 @@ from spool_walk import walk
 
 from mailer.spool.checks.fsck import findings
 from mailer.spool.layout import Place, Spool, Spot, bucket_for
-from mailer.spool.locked import LockedMessage
+from mailer.spool.locked_message import LockedMessage
 from mailer.spool.run.operate import Operator
 from mailer.spool.run.sweep import STALE, clean_tmp, requeue_due
 

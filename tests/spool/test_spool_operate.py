@@ -13,7 +13,7 @@ from spool_walk import only, walk
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import new_id
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import Busy, LockedMessage, Unsafe
+from mailer.spool.locked_message import Busy, LockedMessage, Unsafe
 from mailer.spool.run.operate import Operator, Refused
 from mailer.spool.scan import find
 from mailer.spool.transitions import TRANSITIONS, Move, target

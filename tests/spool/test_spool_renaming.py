@@ -23,7 +23,7 @@ from mailer.spool.changes import DurableMove, make_durable
 from mailer.spool.checks.fsck import findings
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import LockedMessage
+from mailer.spool.locked_message import LockedMessage
 from mailer.spool.run.operate import Operator
 from mailer.spool.run.sweep import requeue_due
 from mailer.spool.transitions import Move

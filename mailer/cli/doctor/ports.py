@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from mailer.cli.other_end import PRIVILEGED, stranger
+from mailer.cli.peer_user import PRIVILEGED, stranger
 from mailer.cli.receiver import settings
 from mailer.config.model import Config
 from mailer.mail.finding import Finding, Grade

@@ -40,13 +40,13 @@ def providers(click_context: click.Context, *, as_json: bool) -> None:
         if as_json:
             raise click.UsageError("--json is for the list alone")
         return
-    from mailer.cli.keeping import say_what_keeps  # noqa: PLC0415 - not needed for `reset`
+    from mailer.cli.obstacles import report_obstacles  # noqa: PLC0415 - not needed for `reset`
     from mailer.cli.providers.listing import as_line, as_text, domains, domains_text, listing  # noqa: PLC0415 - as above
 
     end_with_the_pipe()
     with command_context() as context:
         now = datetime.fromtimestamp(time.time(), UTC)
-        say_what_keeps(context.config, context.spool)
+        report_obstacles(context.config, context.spool)
         rows = listing(context.config, context.spool, now)
         if not rows and not as_json:
             sys.stdout.write("no provider is in use: forwardSMTP is off, or none is configured\n")

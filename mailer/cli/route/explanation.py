@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from mailer.cli.keeping import keeping
+from mailer.cli.obstacles import current_obstacles
 from mailer.cli.providers.listing import Row, domains, health_words, listing, used_words
 from mailer.cli.route.subject import Subject
 from mailer.config.hops import Provider
@@ -78,7 +78,7 @@ class Explainer:
         self._config = config
         self._now = now
         self._directions = Directions(config)
-        self._obstacles = keeping(config, spool, now)
+        self._obstacles = current_obstacles(config, spool, now)
         rows = listing(config, spool, datetime.fromtimestamp(now, UTC))
         self._rows = {(row.host, row.port, row.username): row for row in rows}
         self._used = {row.domains: used_words(row) for row in domains(config, spool)}

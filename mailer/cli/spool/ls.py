@@ -7,7 +7,7 @@ from itertools import islice
 
 import click
 
-from mailer.cli.keeping import say_what_keeps, say_what_users_left
+from mailer.cli.obstacles import report_drops, report_obstacles
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.setup import command_context
 from mailer.cli.spool import parallel, records
@@ -50,8 +50,8 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
     now = time.time()
     wanted = Filter(**asked)  # type: ignore[arg-type]  # click has converted them as `filters` declares
     with command_context() as context:
-        keeps = say_what_keeps(context.config, context.spool)
-        say_what_users_left(context.spool)
+        keeps = report_obstacles(context.config, context.spool)
+        report_drops(context.spool)
 
         def records_of(mine: Mine) -> Iterator[str]:
             for seen in wanted.select(context.spool, QUEUE, now, mine):

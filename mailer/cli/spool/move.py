@@ -25,7 +25,7 @@ from mailer.spool.handover.mover import Mover, Outcome, Result
 from mailer.spool.handover.wire import Broken, Greeting, Pipe
 from mailer.spool.journal import Kind
 from mailer.spool.layout import Spot
-from mailer.spool.locked import Missed, Unsafe
+from mailer.spool.locked_message import Missed, Unsafe
 from mailer.spool.run.operate import Operator, Refused
 from mailer.spool.view.inspect import listing, recipients_of
 

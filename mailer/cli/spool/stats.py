@@ -7,7 +7,7 @@ import time
 import click
 import msgspec
 
-from mailer.cli.keeping import say_what_keeps, say_what_users_left
+from mailer.cli.obstacles import report_drops, report_obstacles
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.setup import command_context
 from mailer.cli.spool import records
@@ -38,8 +38,8 @@ class Tally(msgspec.Struct):
 def stats(*, as_json: bool) -> None:
     """Count the messages of each state, their bytes, and the age of the oldest."""
     with command_context() as context:
-        say_what_keeps(context.config, context.spool)
-        say_what_users_left(context.spool)
+        report_obstacles(context.config, context.spool)
+        report_drops(context.spool)
         tallies = {place: _tally(context.spool, place) for place in QUEUE}
     if as_json:
         described = {

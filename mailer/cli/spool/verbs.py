@@ -25,7 +25,7 @@ from mailer.mail.reply import printable
 from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.layout import Place, Spot, is_scheduled
-from mailer.spool.locked import Busy, Gone, Unsafe
+from mailer.spool.locked_message import Busy, Gone, Unsafe
 from mailer.spool.run.operate import Begun, Operator, Refused, complete_together
 from mailer.spool.scan import QUEUE
 from mailer.spool.state import provider_state

@@ -10,7 +10,7 @@ from functools import partial
 import click
 
 from mailer.cli import limits
-from mailer.cli.keeping import keeping
+from mailer.cli.obstacles import current_obstacles
 from mailer.cli.options import DURATION, config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe
@@ -121,7 +121,7 @@ def _sums(flow: Flow) -> dict[str, int]:
 
 def _looker(context: CommandContext) -> Callable[[], Overview]:
     view = LimitsView(partial(limits.uses, context.config, context.spool, context.log))
-    keeps = partial(keeping, context.config, context.spool)
+    keeps = partial(current_obstacles, context.config, context.spool)
     return partial(overview, Lookout(context.spool, time.time), view, context.config, frozenset(), keeps)
 
 

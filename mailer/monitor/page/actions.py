@@ -21,7 +21,7 @@ from mailer.spool.entry import Corrupt
 from mailer.spool.ids import is_id
 from mailer.spool.journal import State
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import Busy, Gone, Unsafe
+from mailer.spool.locked_message import Busy, Gone, Unsafe
 from mailer.spool.run.operate import Operator, Refused
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.state import provider_state

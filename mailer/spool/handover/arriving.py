@@ -41,7 +41,7 @@ from mailer.spool.handover.wire import (
 from mailer.spool.ids import is_id
 from mailer.spool.journal import Event, Kind, State
 from mailer.spool.layout import ONCE, Place, Spool
-from mailer.spool.locked import Busy, LockedMessage, Missed, Unsafe
+from mailer.spool.locked_message import Busy, LockedMessage, Missed, Unsafe
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.syscalls import read_at, write_all
 from mailer.spool.view.inspect import View

@@ -23,7 +23,7 @@ from mailer.spool.handover.wire import CHUNK, Greeting, Key, Offer
 from mailer.spool.ids import new_id
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import LockedMessage
+from mailer.spool.locked_message import LockedMessage
 from mailer.spool.run.claim import is_given_back
 from mailer.spool.run.notice import complete
 from mailer.spool.syscalls import boot_id, read_at

@@ -38,7 +38,7 @@ from mailer.spool.handover.wire import (
     Verdict,
 )
 from mailer.spool.layout import Spool, Spot
-from mailer.spool.locked import Busy, Gone, Unsafe
+from mailer.spool.locked_message import Busy, Gone, Unsafe
 
 _MOST = 50
 """Messages of a batch, each of which is an open file."""

@@ -6,7 +6,7 @@ from mailer.spool import journal
 from mailer.spool.changes import Change, DurableMove, Written
 from mailer.spool.journal import Disposition, Event, State
 from mailer.spool.layout import Place, bucket_for, scheduled_bucket_for
-from mailer.spool.locked import LockedMessage
+from mailer.spool.locked_message import LockedMessage
 from mailer.spool.transitions import Move
 
 RESTING = {Place.HOLD, Place.FAILED}

@@ -2,7 +2,7 @@
 
 from mailer.spool.due import days_to_prune
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
-from mailer.spool.locked import LockedMessage, Missed, Unsafe
+from mailer.spool.locked_message import LockedMessage, Missed, Unsafe
 from mailer.spool.run.claim import Report
 from mailer.spool.run.sweep import remove_if_empty
 from mailer.spool.scan import names

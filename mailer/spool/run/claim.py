@@ -16,7 +16,7 @@ from mailer.spool import idempotency
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.journal import Event, Kind, decode, fold, last_kind
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
-from mailer.spool.locked import LockedMessage, Missed, Unsafe, quarantine
+from mailer.spool.locked_message import LockedMessage, Missed, Unsafe, quarantine
 from mailer.spool.names import is_handled_elsewhere
 from mailer.spool.run.notice import complete
 from mailer.spool.transitions import Move, target

@@ -22,7 +22,7 @@ from mailer.spool.entry import Corrupt
 from mailer.spool.incoming import Incoming
 from mailer.spool.journal import State
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.locked import Busy, Gone, LockedMessage, Unsafe
+from mailer.spool.locked_message import Busy, Gone, LockedMessage, Unsafe
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.transitions import Move
 from mailer.spool.view.inspect import View

@@ -17,7 +17,7 @@ from mailer.spool.handover import record
 from mailer.spool.handover.parking import unpark
 from mailer.spool.journal import Event, Kind, State
 from mailer.spool.layout import ONCE, Place, Spool, Spot
-from mailer.spool.locked import LockedMessage, Unsafe, remove_quarantined
+from mailer.spool.locked_message import LockedMessage, Unsafe, remove_quarantined
 from mailer.spool.syscalls import sync_filesystem
 from mailer.spool.transitions import TRANSITIONS, Move
 

@@ -11,7 +11,7 @@ from itertools import islice
 from mailer.spool.due import due_buckets
 from mailer.spool.inode_spread import HOME
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
-from mailer.spool.locked import LockedMessage, Missed, Unsafe
+from mailer.spool.locked_message import LockedMessage, Missed, Unsafe
 from mailer.spool.run.claim import Claims, Report
 from mailer.spool.run.notice import is_awaited
 from mailer.spool.scan import names

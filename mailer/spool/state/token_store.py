@@ -14,8 +14,8 @@ from typing import Annotated, Self
 
 import msgspec
 
+from mailer.spool.flock import lock
 from mailer.spool.layout import FILE_MODE, STATE, Spool
-from mailer.spool.lock import lock
 from mailer.spool.state import small_files
 
 ROOM = 2**20

@@ -117,7 +117,7 @@ class View:
         busy, and takes it in its next pass. The kernel's list of locks cannot be used, since it does not show
         the processes of other containers.
         """
-        from mailer.spool.lock import lock  # noqa: PLC0415 - listings find few messages in `cur/`, mostly none
+        from mailer.spool.flock import lock  # noqa: PLC0415 - listings find few messages in `cur/`, mostly none
 
         again = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -23,7 +23,7 @@ _ADVICE = {
 }
 
 
-class GivenUp:
+class Skipped:
     """The names of messages that this run skips."""
 
     def __init__(self, now: Callable[[], float]) -> None:

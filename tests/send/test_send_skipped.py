@@ -16,7 +16,7 @@ from testbed.process import ServerProcess
 from testbed.relay import Relay
 from testbed.waiting import until
 
-from mailer.send.given_up import GivenUp
+from mailer.send.skipped import Skipped
 
 BAD, GOOD = "bad@example.net", "good@example.net"
 REFUSING = {"rcpt": per_address({BAD: "550 5.1.1 no such user"})}
@@ -129,39 +129,39 @@ def test_after_an_fsync_that_failed_the_run_tries_no_second_one_on_that_file(
 
 def test_a_message_that_was_given_up_is_taken_up_again_after_ever_longer_pauses() -> None:
     now = [1000.0]
-    given_up = GivenUp(lambda: now[0])
-    given_up.for_good = False
+    skipped = Skipped(lambda: now[0])
+    skipped.for_good = False
     pauses = []
     for _ in range(9):
-        pauses.append(given_up.add("a", OSError(errno.EEXIST, "File exists")))
-        assert "a" in given_up
+        pauses.append(skipped.add("a", OSError(errno.EEXIST, "File exists")))
+        assert "a" in skipped
         now[0] += pauses[-1] - 1
-        assert "a" in given_up
+        assert "a" in skipped
         now[0] += 1
-        assert "a" not in given_up
+        assert "a" not in skipped
     assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
     # The kernel has dropped the data: what another fsync says of it is not news.
-    assert given_up.add("b", OSError(errno.EIO, "Input/output error")) == 3600
-    given_up.for_good = True
+    assert skipped.add("b", OSError(errno.EIO, "Input/output error")) == 3600
+    skipped.for_good = True
     now[0] += 1e6
-    assert "a" in given_up
-    assert "c" not in given_up
+    assert "a" in skipped
+    assert "c" not in skipped
 
 
 def test_a_run_that_gives_nearly_everything_up_stops() -> None:
     """What it remembers is bounded, and what it forgot it would take over again."""
     now = [0.0]
-    given_up = GivenUp(lambda: now[0])
+    skipped = Skipped(lambda: now[0])
     error = OSError(errno.ENOENT, "No such file or directory")
     count = 0
-    while not given_up.full:
-        given_up.add(f"once {count}", error)
+    while not skipped.full:
+        skipped.add(f"once {count}", error)
         count += 1
     assert count == 20_000
     now[0] += 100
-    given_up.for_good = False
-    given_up.add("watching", error)
-    assert not given_up.full
+    skipped.for_good = False
+    skipped.add("watching", error)
+    assert not skipped.full
 
 
 def _suspect(relay: Relay, server: Server, count: int = 1) -> None:

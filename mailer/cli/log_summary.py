@@ -37,7 +37,7 @@ _NEVER_CAME = (
 )
 
 
-class Afterword:
+class LogSummary:
     """Collects ledger lines as they are printed, then summarizes them for people."""
 
     def __init__(self, query: Query) -> None:

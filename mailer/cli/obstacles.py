@@ -19,7 +19,7 @@ from mailer.spool.layout import DROP, Spool
 from mailer.spool.view.obstacles import ExhaustedBudget, Obstacle, obstacles
 
 
-def keeping(config: Config, spool: Spool, now: float) -> tuple[Obstacle, ...]:
+def current_obstacles(config: Config, spool: Spool, now: float) -> tuple[Obstacle, ...]:
     """Find the obstacles that hold back all mail which is otherwise due."""
     targets = Directions(config).targets
     providers = [each for each in targets if isinstance(each, Provider)]
@@ -55,15 +55,15 @@ def _used_up(config: Config, spool: Spool, now: float) -> dict[str, ExhaustedBud
     }
 
 
-def say_what_users_left(spool: Spool) -> None:
+def report_drops(spool: Spool) -> None:
     """Report mail in `drop/`, which is not in the queue yet, on standard error."""
     if said := drop.summary(spool).describe(time.time()):
         tell(sys.stderr, f"{spool.path / DROP}: {said}\n")
 
 
-def say_what_keeps(config: Config, spool: Spool) -> tuple[Obstacle, ...]:
+def report_obstacles(config: Config, spool: Spool) -> tuple[Obstacle, ...]:
     """Report on standard error what holds back all mail, and return it."""
-    found = keeping(config, spool, time.time())
+    found = current_obstacles(config, spool, time.time())
     for each in found:
         tell(sys.stderr, f"{printable(each.said, 2000)}\n")
     return found
