@@ -16,7 +16,7 @@ from mailer.mail import clock
 from mailer.mail.reply import printable
 from mailer.maillog.ledger import Line
 from mailer.maillog.search import Query, find
-from mailer.monitor import history
+from mailer.monitor import message_story
 from mailer.spool import words
 from mailer.spool.layout import LOG, Spool
 from mailer.spool.scan import spots
@@ -78,8 +78,8 @@ class LogSummary:
         how = outlook(context.config, context.spool, time.time())
         for message_id in self._ids:
             try:
-                story = history.tell(context.spool, message_id, how, self._asked)
-            except history.NoStory:
+                story = message_story.tell(context.spool, message_id, how, self._asked)
+            except message_story.NoStory:
                 continue
             yield f"next: {message_id}: {' '.join(story.gist)}"
 

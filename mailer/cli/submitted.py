@@ -7,7 +7,7 @@ from mailer.cli.spool import records
 from mailer.maillog import search
 from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import Line
-from mailer.monitor.history import of_ledger
+from mailer.monitor.message_story import of_ledger
 from mailer.spool.ids import earliest
 from mailer.spool.layout import LOG, Place, Spool
 from mailer.spool.scan import QUEUE, find

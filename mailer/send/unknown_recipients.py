@@ -26,9 +26,9 @@ from mailer.mail.outcome import Outcome, Status, was_asked
 from mailer.mail.reply import printable
 from mailer.maillog.events import MailLog
 from mailer.send.phase import Phase
+from mailer.send.replies.plain_words import plain
 from mailer.send.replies.reading import About
 from mailer.send.replies.row import phrases
-from mailer.send.replies.words import plain
 from mailer.send.trouble import reading_of
 from mailer.spool.layout import Spool
 from mailer.spool.state import suppression

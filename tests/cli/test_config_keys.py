@@ -5,7 +5,7 @@ import json
 import pytest
 from testbed.relay import Relay
 
-from mailer.config.keys import keys
+from mailer.config.key_list import keys
 
 
 def test_without_a_key_all_are_listed_with_their_defaults(relay: Relay) -> None:

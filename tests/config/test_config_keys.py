@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mailer.config.keys import Form, Key, Kind, keys
+from mailer.config.key_list import Form, Key, Kind, keys
 from mailer.config.load import load
 from mailer.config.problem import ConfigError
 from mailer.config.show import effective

@@ -15,7 +15,7 @@ from mailer.cli.guide import guides
 from mailer.cli.keys.faults import faults
 from mailer.cli.keys.reference import Described, Group, Meaning, Source, Text, described, read
 from mailer.cli.language import LANGUAGES
-from mailer.config.keys import Key, Kind, keys
+from mailer.config.key_list import Key, Kind, keys
 
 ROOT = Path(__file__).parents[2]
 GUIDES = ["mailer/guide/configuration.md", "mailer/guide/zh-CN/configuration.md"]

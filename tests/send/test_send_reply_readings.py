@@ -27,11 +27,11 @@ from mailer.send.phase import Phase
 from mailer.send.replies.encoding import decode
 from mailer.send.replies.enhanced import enhanced_of
 from mailer.send.replies.lexicon import STATES, THINGS
+from mailer.send.replies.plain_words import LIMIT, plain
 from mailer.send.replies.reader import read, read_line
 from mailer.send.replies.reading import About
 from mailer.send.replies.sentence import Sentence
 from mailer.send.replies.table import TABLE
-from mailer.send.replies.words import LIMIT, plain
 from mailer.send.trouble import Hardness, judge
 
 SEEN = [entry for entry in CORPUS if not entry["held_out"]]

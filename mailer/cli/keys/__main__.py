@@ -7,7 +7,7 @@ from mailer.cli.keys.faults import faults
 from mailer.cli.keys.reference import read
 from mailer.cli.keys.tables import with_tables
 from mailer.cli.language import LANGUAGES
-from mailer.config.keys import keys
+from mailer.config.key_list import keys
 
 if __name__ == "__main__":
     language = sys.argv[1]

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from mailer.cli.keys.reference import Meaning, Source
-from mailer.config.keys import Key
+from mailer.config.key_list import Key
 
 _FILE = "mailer/guide/keys.toml"
 _QUOTED = re.compile(r"`[^`]*`")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from mailer.config.keys import Form, Key, Kind, keys
+from mailer.config.key_list import Form, Key, Kind, keys
 
 SOURCE = Path(__file__).parents[2] / "guide" / "keys.toml"
 

@@ -13,7 +13,7 @@ from mailer.cli.outlook import outlook
 from mailer.cli.setup import command_context
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import ambiguous
-from mailer.monitor import history
+from mailer.monitor import message_story
 from mailer.spool.layout import Spool
 from mailer.spool.view import story
 from mailer.spool.view.verdict import Outlook
@@ -49,19 +49,19 @@ def why(message_id: str, *, as_json: bool) -> None:
     sys.stdout.writelines(f"{story.tell(step)}\n" for step in story.chronicle(told.steps))
 
 
-def story_of(spool: Spool, prefix: str, how: Outlook) -> history.Story:
+def story_of(spool: Spool, prefix: str, how: Outlook) -> message_story.Story:
     """Return the story of the one message whose id begins with a prefix; raises Failure if there is none."""
     try:
-        return history.tell(spool, prefix, how)
-    except history.Ambiguous as found:
+        return message_story.tell(spool, prefix, how)
+    except message_story.Ambiguous as found:
         raise ambiguous(prefix, found.ids) from found
-    except history.Unknown as unknown:
+    except message_story.Unknown as unknown:
         raise Failure(Exit.NO_INPUT, str(unknown)) from unknown
-    except history.Moving as moving:
+    except message_story.Moving as moving:
         raise Failure(Exit.TEMPORARY, str(moving)) from moving
 
 
-def record(told: history.Story) -> records.Record:
+def record(told: message_story.Story) -> records.Record:
     """Describe a story with all known details."""
     return {
         "id": told.id,

@@ -29,8 +29,8 @@ from mailer.config.own_name import own_name
 from mailer.config.problem import ConfigError
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.maillog.events import Level, MailLog
-from mailer.monitor import history
-from mailer.monitor.history import Story
+from mailer.monitor import message_story
+from mailer.monitor.message_story import Story
 from mailer.send.routes.directions import keeps_mail
 from mailer.send.run import open_runner
 from mailer.spool.changes import make_durable
@@ -65,7 +65,7 @@ def deliver(loaded: Loaded, order: Order, sender: str) -> Story:
         log = _log(config, stack)
         message_id = _queue(spool, log, order.to, sender)
         asyncio.run(_run(config, spool, log, order.say if order.dialogue else None))
-        told = history.tell(spool, message_id, outlook(config, spool, time.time()))
+        told = message_story.tell(spool, message_id, outlook(config, spool, time.time()))
         if told.seen is not None and told.seen.spot.place is not Place.SENT:
             log.message("removed", id=message_id, by=operator, reason="mailer test tries a mail once")
     # Remove the times of next attempts: the temporary spool is gone, so there will be none.

@@ -15,8 +15,8 @@ from mailer.cli.trial import Order, mail
 from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.mail.reply import printable
-from mailer.monitor import history
-from mailer.monitor.history import Story
+from mailer.monitor import message_story
+from mailer.monitor.message_story import Story
 from mailer.spool.layout import Place
 from mailer.spool.state.pause import is_paused
 
@@ -115,10 +115,10 @@ def watch(loaded: Loaded, message_id: str, patience: float) -> Story:
     with command_context(loaded) as context:
         while True:
             try:
-                told = history.tell(
+                told = message_story.tell(
                     context.spool, message_id, outlook(context.config, context.spool, time.time())
                 )
-            except history.Moving:
+            except message_story.Moving:
                 pass
             else:
                 if _is_over(told) or is_paused(context.spool) or time.monotonic() > deadline:

@@ -7,7 +7,7 @@ from mailer.cli.spool import records
 from mailer.cli.spool.why import record
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
-from mailer.monitor.history import Story
+from mailer.monitor.message_story import Story
 from mailer.spool.journal import Event
 from mailer.spool.layout import LOCAL
 from mailer.spool.view import story

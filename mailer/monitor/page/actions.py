@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
-from mailer.monitor import history
+from mailer.monitor import message_story
 from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.page.forms import fields
@@ -142,7 +142,7 @@ def routes(context: MonitorContext, door: Door, sessions: Sessions) -> tuple[Rou
     async def confirm(asked: Asked) -> Answer:
         message_id, action = _meant(asked)
         told = await asyncio.to_thread(
-            history.tell, context.spool, message_id, context.outlook(context.clock())
+            message_story.tell, context.spool, message_id, context.outlook(context.clock())
         )
         body = fill(
             _CONFIRM,

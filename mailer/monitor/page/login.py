@@ -5,7 +5,7 @@ from http import HTTPStatus
 from urllib.parse import quote, urlencode
 
 from mailer.monitor.exchange import Answer, Asked, Handler, Refusal, Route
-from mailer.monitor.history import Moving, NoStory
+from mailer.monitor.message_story import Moving, NoStory
 from mailer.monitor.page.forms import fields
 from mailer.monitor.page.html import NOTHING, Markup, fill
 from mailer.monitor.page.layout import message_page, page, see_other

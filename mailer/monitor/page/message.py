@@ -5,10 +5,10 @@ import re
 from collections.abc import Container, Sequence
 from http import HTTPStatus
 
-from mailer.monitor import history
+from mailer.monitor import message_story
 from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
-from mailer.monitor.history import Story
+from mailer.monitor.message_story import Story
 from mailer.monitor.page.actions import ACTIONS, Action
 from mailer.monitor.page.html import NOTHING, Markup, fill, join
 from mailer.monitor.page.layout import page
@@ -87,7 +87,7 @@ def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
             raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
         spool, now = context.spool, context.clock()
         outlook = await asyncio.to_thread(context.outlook, now)
-        told = await asyncio.to_thread(history.tell, spool, message_id, outlook)
+        told = await asyncio.to_thread(message_story.tell, spool, message_id, outlook)
         facts = await asyncio.to_thread(_facts, spool, told)
         readable = told.seen is not None and told.seen.entry is not None
         more = _CONTENT if readable and context.config.show_content else ()

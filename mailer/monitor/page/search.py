@@ -11,7 +11,7 @@ from mailer.maillog import search
 from mailer.maillog.ledger import Line
 from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Route
-from mailer.monitor.history import of_ledger
+from mailer.monitor.message_story import of_ledger
 from mailer.monitor.page.html import Markup, fill, join
 from mailer.monitor.page.layout import page, see_other
 from mailer.monitor.page.listing import items

@@ -122,13 +122,13 @@ class RateLimiter:
         return max(waits, key=lambda each: each.seconds, default=None)
 
     def charge(self, user: str, sender: str) -> float:
-        """Count a message that begins to arrive, if `full` is None; return the time for `give_back`."""
+        """Count a message that begins to arrive, if `full` is None; return the time for `refund`."""
         at = self._clock()
         self._count(user, sender, at)
         return at
 
     def refund(self, user: str, sender: str, at: float) -> None:
-        """Undo the count of a message that was not accepted; `at` is the result of `take`."""
+        """Undo the count of a message that was not accepted; `at` is the result of `charge`."""
         for key, _ in self._limits(user, sender):
             times = self._times.get(key)
             if times is not None and at in times:

@@ -4,8 +4,8 @@ from functools import lru_cache
 
 from mailer.mail.reply import Reply
 from mailer.send.replies.enhanced import enhanced_of
+from mailer.send.replies.plain_words import LIMIT, plain
 from mailer.send.replies.reading import About, Reading
-from mailer.send.replies.words import LIMIT, plain
 
 _CACHE_SIZE = 512
 """Replies to cache. Most refusals of a queue differ only in addresses and ids, which `plain` removes."""

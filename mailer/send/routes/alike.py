@@ -12,8 +12,8 @@ from hashlib import sha256
 from msgspec.structs import replace
 
 from mailer.mail.outcome import Outcome, Scope, Status, was_asked
+from mailer.send.replies.plain_words import plain
 from mailer.send.replies.reading import About
-from mailer.send.replies.words import plain
 from mailer.send.trouble import Hardness, reading_of
 from mailer.spool.state.provider_state import (
     MOST_DOMAINS,
