@@ -290,6 +290,32 @@ def confirm(locked: LockedMessage, names: str) -> None:
             _confirm(locked, name)
 
 
+def confirm_arrival(locked: LockedMessage, move: str) -> None:
+    """Record that a handover brought a message here, before it can leave the spool.
+
+    The record answers for the message if the other spool asks once more.
+
+    Args:
+        locked: the message, which is this spool's own.
+        move: the handover, as in its journal.
+
+    Raises:
+        OSError: this cannot be recorded; the message must stay in the spool.
+    """
+    # Otherwise a power cut could take the line that says so, and leave the record.
+    locked.sync()
+    try:
+        adopt(locked.spool, name_of_move(move), locked.id, "", at=os.fstat(locked.fd).st_mtime)
+    except InUse as error:
+        raise BlockingIOError(errno.EAGAIN, "another program is recording it") from error
+    locked.spool.sync_directory(ONCE)
+
+
+def has_arrived(spool: Spool, move: str) -> bool:
+    """Return whether a handover brought its message here, which may have left since; raises OSError."""
+    return read(spool, name_of_move(move)).accepted
+
+
 def _confirm(locked: LockedMessage, name: str) -> None:
     try:
         fd = _open(locked.spool, name, create=False)

@@ -8,7 +8,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +24,7 @@ _HARMLESS = {"README.md", ".gitignore", "lost+found"}
 _README = b"# What you see in here\n"
 _IDENTITY = re.compile(rb"^Spool: ([0-9a-f]{32})$", re.MULTILINE)
 _LONGEST = 4096
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Standing(StrEnum):
@@ -75,7 +74,7 @@ def identity(root: int) -> str:
         if not (found := _IDENTITY.search(text)):
             # On a line of its own, even after a torn one.
             os.write(
-                fd, b"\n" * (text[-1:] not in {b"", b"\n"}) + b"Spool: %s\n" % secrets.token_hex(16).encode()
+                fd, b"\n" * (text[-1:] not in {b"", b"\n"}) + b"Spool: %s\n" % os.urandom(16).hex().encode()
             )
             found = _IDENTITY.search(os.pread(fd, _LONGEST, 0))
         os.fsync(fd)

@@ -20,7 +20,9 @@ from testbed.capability import with_own_mounts
 from testbed.relay import Relay
 from testbed.waiting import until
 
+from mailer.spool.handover.alone import alone
 from mailer.spool.handover.wire import Greeting
+from mailer.spool.layout import Spool
 
 MESSAGES = int(os.environ.get("MAILER_MOVE_MESSAGES", "40"))
 
@@ -111,6 +113,26 @@ def test_it_does_not_move_into_the_spool_that_it_is_in(relay: Relay, queue: Queu
     queue.new()
     done = relay.mailer("spool", "move", "--all", "--to-spool", str(relay.spool))
     assert (done.returncode, "the spool that the messages are in" in done.stderr) == (2, True)
+
+
+def test_it_does_not_move_into_its_own_spool_by_ssh(relay: Relay, queue: Queue) -> None:
+    """The host is this one, or a container that has the same volume: both sides wait for the locks of one."""
+    stays = queue.new()
+    done = relay.mailer("spool", "move", "--all", "--via", ssh(relay))
+    assert (done.returncode, "another move is at work" in done.stderr) == (75, True), done.stderr
+    assert owned(relay.spool)[stays].kinds == ["accepted"]
+
+
+@pytest.mark.parametrize("busy", ["source", "target"])
+def test_two_moves_do_not_meet_in_one_spool(relay: Relay, queue: Queue, other: Relay, busy: str) -> None:
+    stays = queue.new()
+    Queue(other.spool).new()
+    with Spool.open(relay.spool if busy == "source" else other.spool) as spool, alone(spool):
+        done = relay.mailer("spool", "move", "--all", "--via", ssh(other))
+    assert (done.returncode, "another move is at work" in done.stderr) == (
+        75 if busy == "source" else 69, True
+    ), done.stderr  # fmt: skip
+    assert owned(relay.spool)[stays].kinds == ["accepted"]
 
 
 def test_a_message_that_a_runner_has_claimed_stays(relay: Relay, queue: Queue, other: Relay) -> None:

@@ -94,7 +94,7 @@ STATED = [
     ("security", "fails thirty times in {} minutes", failures.WINDOW / _MINUTE),
     ("spool", "is deleted `logRetention` after its end ({} days", Config().log_retention / _DAY),
     ("spool", "days; at least {})", retention._AT_LEAST / _DAY),
-    ("spool", "the file in `once/` is gone, {} days later", once._DROP_KEPT / _DAY),
+    ("spool", "the file in `once/` is gone, {} days after", once._DROP_KEPT / _DAY),
     ("spool", "From {} MiB on all repeated deferrals", journal_bound.SOFT / _MIB),
     ("spool", "From {} MiB on, recipients", journal_bound.HARD / _MIB),
     ("spool", "after {} from one address in a minute", failures._MAX_LINES),

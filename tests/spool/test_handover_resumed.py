@@ -149,9 +149,9 @@ def test_a_move_is_resumed_only_with_the_spool_that_it_began_with(between: Betwe
     """Another one could send the message as well, by the copy that the first one still has."""
     assert between.begin(back=back).result is Result.WAITING
     elsewhere = between.resume(between.other)
-    assert (elsewhere.result, elsewhere.reason) == (
-        Result.WAITING, "it is on its way to target:/spool: resume there"
-    )  # fmt: skip
+    assert elsewhere.result is Result.WAITING
+    # The two have one name, as two containers may have.
+    assert elsewhere.reason.startswith("it is on its way to target:/spool, which has another word")
     assert walk(between.other) == {}
     run_both(between.source, between.target, between.sent)
     assert between.resume().result is Result.DONE
@@ -189,7 +189,7 @@ def test_what_the_target_has_is_durable_before_it_says_so(
         assert "HERE" not in record.did
     else:
         before = record.did[: record.did.index("HERE")]
-        assert {f"{place}/{between.id}", place, "once"} <= set(before)
+        assert {f"{place}/{between.id}", place} <= set(before)
 
 
 @pytest.mark.parametrize("how", ["stayed", "moved"])
@@ -229,6 +229,89 @@ def test_a_copy_that_is_removed_before_it_arrived_was_not_handed_over(between: B
     assert between.begin(back=GREETED).result is Result.WAITING
     with Spool.open(between.target) as spool:
         Operator(spool, "bob").remove(Spot(Place.HOLD, between.id))
+    assert between.resume().result is Result.DONE
+    between.check_that_it_is_sent_once()
+
+
+def _damage(path: Path, *, envelope: bool) -> None:
+    """Change one octet of a message, so that its digest does not match, or that it cannot be read."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"Spool-Format") if envelope else content.index(b"x" * 70)
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("envelope", [True, False])
+def test_a_damaged_copy_that_is_removed_is_stored_again(between: Between, envelope: bool) -> None:  # noqa: FBT001 - pytest passes it
+    assert between.begin(back=GREETED).result is Result.WAITING
+    _damage(between.target / "hold" / between.id, envelope=envelope)
+    waits = between.resume()
+    assert (waits.result, waits.reason.startswith("its file there: ")) == (Result.WAITING, True)
+    with Spool.open(between.target) as spool:
+        Operator(spool, "bob").remove(Spot(Place.HOLD, between.id))
+    assert between.resume().result is Result.DONE
+    between.check_that_it_is_sent_once()
+
+
+def test_a_copy_that_is_damaged_while_it_is_released_is_never_taken_for_sent(between: Between) -> None:
+    between.die("target", 1, after=1)
+    assert (between.here().kinds[-1], between.there().kinds[-1]) == ("moved", "arriving")
+    _damage(between.target / between.there().place / between.id, envelope=False)
+    run_both(between.source, between.target, between.sent)
+    assert walk(between.target)[between.id].place == "corrupt"
+    assert between.resume().result is Result.WAITING
+    with Spool.open(between.target) as spool:
+        Operator(spool, "bob").remove(Spot(Place.CORRUPT, between.id))
+    assert between.resume().result is Result.WAITING
+    with Spool.open(between.source) as spool:
+        Operator(spool, "alice").taking(Spot(Place.HOLD, between.id), 0.0).complete()
+    between.check_that_it_is_sent_once()
+
+
+def test_what_was_taken_at_the_target_is_not_taken_back_because_a_backup_links_to_it(
+    between: Between,
+) -> None:
+    assert between.begin(back=GREETED).result is Result.WAITING
+    with Spool.open(between.target) as spool:
+        Operator(spool, "bob").taking(Spot(Place.HOLD, between.id), 0.0).complete()
+    [path] = between.target.rglob(between.id)
+    backup = between.target.parent / "backup"
+    backup.hardlink_to(path)
+    assert between.resume().result is Result.WAITING
+    backup.unlink()
+    assert between.resume().result is Result.DONE
+    between.check_that_it_is_sent_once()
+
+
+def test_a_source_whose_file_was_damaged_since_hears_that_the_target_has_another(
+    between: Between,
+) -> None:
+    assert between.begin(back=GREETED).result is Result.WAITING
+    _damage(between.source / "hold" / between.id, envelope=False)
+    assert between.resume().result is Result.DONE
+    between.check_that_it_is_sent_once()
+
+
+def test_a_name_that_an_earlier_release_gave_is_durable_before_the_line(
+    between: Between, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    between.die("target", 1, after=1)
+    assert (between.there().place, between.there().kinds[-1]) == ("new", "arriving")
+    record = Record(between.target, monkeypatch)
+    assert between.resume().result is Result.DONE
+    before = record.did[: record.did.index("HERE")]
+    assert before.index("new") < before.index(f"new/{between.id}")
+
+
+def test_that_a_message_arrived_is_recorded_before_it_leaves(
+    between: Between, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal goes with the file, and the source may ask once more."""
+    assert between.begin(back=ANSWERED).result is Result.WAITING
+    record = Record(between.target, monkeypatch)
+    run_both(between.source, between.target, between.sent)
+    assert walk(between.target) == {}
+    assert record.did.index(f"new/{between.id}") < record.did.index("once") < record.did.index("cur")
     assert between.resume().result is Result.DONE
     between.check_that_it_is_sent_once()
 

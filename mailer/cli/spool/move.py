@@ -20,6 +20,7 @@ from mailer.cli.spool.selection import Filter, locate
 from mailer.cli.spool.verbs import Order, bulk
 from mailer.spool import words
 from mailer.spool.entry import Corrupt
+from mailer.spool.handover.alone import Occupied, alone
 from mailer.spool.handover.leaving import MOVABLE
 from mailer.spool.handover.mover import Mover, Outcome, Result
 from mailer.spool.handover.wire import Broken, Greeting, Pipe
@@ -144,23 +145,31 @@ class _Moves:
         assert child.stdin
         assert child.stdout
         pipe = Pipe(child.stdout.fileno(), child.stdin.fileno())
+        spool = self._context.spool
         try:
-            where = pipe.greet(Greeting(place_of(self._context.spool), ""))
+            where = pipe.greet(Greeting(place_of(spool), ""))
         except Broken as broken:
             child.stdin.close()
             code = child.wait()
             raise Failure(
                 Exit.UNAVAILABLE, f"the other spool does not answer ({broken}; exit code {code})"
             ) from broken
-        mover = Mover(self._context.spool, pipe, self._context.operator, time.time, where)
+        mover = Mover(spool, pipe, self._context.operator, time.time, where)
         try:
-            code = self.report(mover.move(self.spots(), resumes=self._resumes), "moved", f"to {where.place}")
+            with alone(spool):
+                moved = mover.move(self.spots(), resumes=self._resumes)
+                return self.report(moved, "moved", f"to {where.place}")
+        except Occupied as error:
+            raise Failure(
+                Exit.TEMPORARY,
+                f"another move is at work in {spool.path}, or {where.place} is this spool itself",
+            ) from error
         except Broken as broken:
             tell(sys.stderr, f"the connection to {where.place} was lost: {broken}\n")
-            code = Exit.TEMPORARY
-        child.stdin.close()
-        child.wait()
-        return code
+            return Exit.TEMPORARY
+        finally:
+            child.stdin.close()
+            child.wait()
 
     def take(self, spot: Spot) -> Outcome:
         """Send a message from here, on the operator's word."""

@@ -18,6 +18,7 @@ from mailer.cli.program import system_words
 from mailer.cli.setup import become_owner, configuration, make_spool, open_log
 from mailer.config.load import Loaded
 from mailer.maillog.events import Level
+from mailer.spool.handover.alone import Occupied, alone
 from mailer.spool.handover.arriving import serve
 from mailer.spool.handover.wire import Broken, Greeting, Pipe
 from mailer.spool.layout import Spool
@@ -93,14 +94,17 @@ def receive_moved(*, directory: Path | None, parent: int | None) -> None:
             log.message("arrived", id=message_id, to=to)
 
         try:
-            serve(
-                spool,
-                Pipe(0, 1),
-                here,
-                time.time,
-                min_free=config.min_free_space,
-                on_arrival=on_arrival,
-            )
+            with alone(spool):
+                serve(
+                    spool,
+                    Pipe(0, 1),
+                    here,
+                    time.time,
+                    min_free=config.min_free_space,
+                    on_arrival=on_arrival,
+                )
+        except Occupied as error:
+            raise Failure(Exit.TEMPORARY, f"another move is at work in {path}; try again later") from error
         except Broken as broken:
             raise Failure(Exit.TEMPORARY, f"the connection of the move was lost: {broken}") from broken
 

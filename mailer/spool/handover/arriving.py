@@ -5,8 +5,9 @@
     hold/, failed/                `arriving`   no: the source may still keep it
     where its journal says        `arrived`    yes: the source has said that it never will
 
-It answers that it has a message only by the message's file, which it has made durable for this answer, or by
-the record of the handover (see `record`). And it looks for both before it answers that it does not.
+It answers that it has a message only by the message's file, which it has made durable for this answer, or if
+the file has left, by the record that a message which arrived leaves in `once/`. And it looks for both before
+it answers that it does not.
 """
 
 import errno
@@ -16,12 +17,11 @@ from contextlib import ExitStack, suppress
 
 from mailer.mail import clock
 from mailer.mail.clock import Clock
-from mailer.spool import journal
+from mailer.spool import idempotency, journal
 from mailer.spool.changes import Change, Removal, Written, make_all_durable, make_durable
 from mailer.spool.entry import Corrupt, Entry, check_message, read_entry
-from mailer.spool.handover import record
 from mailer.spool.handover.draft import Draft
-from mailer.spool.handover.parking import unpark
+from mailer.spool.handover.parking import RESTING, unpark
 from mailer.spool.handover.wire import (
     ANSWERS,
     CHUNK,
@@ -40,7 +40,7 @@ from mailer.spool.handover.wire import (
 )
 from mailer.spool.ids import is_id
 from mailer.spool.journal import Event, Kind, State
-from mailer.spool.layout import ONCE, Place, Spool
+from mailer.spool.layout import ONCE, Place, Spool, Spot
 from mailer.spool.locked_message import Busy, LockedMessage, Missed, Unsafe
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.syscalls import read_at, write_all
@@ -133,7 +133,7 @@ class Arrivals:
         drafts = list(landing.values())
         for (at, draft), error in zip(landing.items(), make_all_durable(self._spool, drafts), strict=True):
             answers[at] = self._landed(draft, error)
-        answers |= self._record({at: landing[at] for at in landing if answers[at].verdict is Verdict.HERE})
+        answers |= self._remember({at: landing[at] for at in landing if answers[at].verdict is Verdict.HERE})
         for draft in drafts:
             draft.close()
         return [answers[at] for at in range(len(offers))]
@@ -151,10 +151,11 @@ class Arrivals:
                 with LockedMessage.lock(self._spool, spot) as locked:
                     if answer := self._known_by(locked, offer, draft, entry):
                         return answer
-            # Looked up last: an operator who removes a file that arrives removes its record first.
-            return self._here(offer) if record.has(self._spool, offer.move) else None
+            # Looked up last: the record is there before the file leaves.
+            return self._here(offer) if idempotency.has_arrived(self._spool, offer.move) else None
         except (Corrupt, Unsafe) as error:
-            return Answer(offer.id, Verdict.REFUSED, str(error)) if draft else None
+            # It may be what this handover has brought.
+            return Answer(offer.id, Verdict.UNKNOWN, f"its file there: {error}")
         except Missed:
             return Answer(offer.id, Verdict.UNKNOWN, "another program is at work on it there")
         except OSError as error:
@@ -166,15 +167,17 @@ class Arrivals:
         """Answer by a file with the message's id; None if it says nothing, or was superseded and removed."""
         mine, spot = locked.read(), locked.spot
         state = mine.state
+        arrives = state.arrived_by == offer.move
         if (
-            state.arrived_by == offer.move
-            or record.has(self._spool, offer.move)
+            arrives
+            or idempotency.has_arrived(self._spool, offer.move)
             or (draft and entry and _continues(locked, state, draft, entry))
         ):
             locked.check(mine)
             os.fsync(locked.fd)
-            for name in dict.fromkeys((spot.place.value, spot.directory)):
-                self._spool.sync_directory(name)
+            self._sync_name(spot)
+            if not arrives:
+                idempotency.confirm_arrival(locked, offer.move)  # Its journal does not have this handover.
             return self._here(offer)
         if draft is None or entry is None:
             return None
@@ -182,14 +185,24 @@ class Arrivals:
             where = f"another message with its id is in {spot.directory}/ there"
             return Answer(offer.id, Verdict.REFUSED, f"{where}, {state.held}" if state.move else where)
         assert state.move
-        record.drop(self._spool, state.move.move)
         make_durable(self._spool, Removal(locked))
         return None
 
+    def _sync_name(self, spot: Spot) -> None:
+        for name in dict.fromkeys((spot.place.value, spot.directory)):
+            self._spool.sync_directory(name)
+
     def _here(self, offer: Offer) -> Answer:
-        record.keep(self._spool, offer.id, offer.move, self._clock(), offer.keys)
-        self._spool.sync_directory(ONCE)
+        self._adopt_keys(offer)
+        if offer.keys:
+            self._spool.sync_directory(ONCE)
         return Answer(offer.id, Verdict.HERE)
+
+    def _adopt_keys(self, offer: Offer) -> None:
+        """Remember a message that is durable here under its idempotency keys; raises OSError."""
+        for key in offer.keys:
+            with suppress(idempotency.InUse):
+                idempotency.adopt(self._spool, key.name, offer.id, key.content, at=self._clock())
 
     def _judge(self, draft: Draft) -> Answer | None:
         """Check a file; return the answer, or None if it is to be stored, for which it is complete then."""
@@ -230,34 +243,30 @@ class Arrivals:
         verdict = Verdict.TROUBLE if absent else Verdict.UNKNOWN
         return Answer(draft.offer.id, verdict, error.strerror or str(error))
 
-    def _record(self, here: dict[int, Draft]) -> dict[int, Answer]:
-        """Remember messages that are durable here, and their keys; return answers that change by errors."""
+    def _remember(self, here: dict[int, Draft]) -> dict[int, Answer]:
+        """Remember the keys of messages that are durable here; return answers that change by errors."""
         changed: dict[int, Answer] = {}
-        for at, draft in here.items():
-            offer = draft.offer
+        keyed = {at: draft for at, draft in here.items() if draft.offer.keys}
+        for at, draft in keyed.items():
             try:
-                record.keep(self._spool, offer.id, offer.move, self._clock(), offer.keys)
+                self._adopt_keys(draft.offer)
             except OSError as error:
-                changed[at] = self._unrecorded(draft, str(error))
-        if len(changed) < len(here):
+                changed[at] = self._taken_back(draft, str(error))
+        if len(changed) < len(keyed):
             try:
                 self._spool.sync_directory(ONCE)
             except OSError as error:
-                return {at: Answer(each.offer.id, Verdict.UNKNOWN, str(error)) for at, each in here.items()}
+                return {at: Answer(each.offer.id, Verdict.UNKNOWN, str(error)) for at, each in keyed.items()}
         return changed
 
-    def _unrecorded(self, draft: Draft, why: str) -> Answer:
-        """Take a message back out that cannot be recorded, so that a full disk keeps none between the spools.
-
-        If the record may have been written, it stays: it would answer that the message is here.
-        """
-        offer = draft.offer
+    @staticmethod
+    def _taken_back(draft: Draft, why: str) -> Answer:
+        """Take a message out whose keys have no room, so that a full disk keeps none between the spools."""
         verdict = Verdict.UNKNOWN
         with suppress(OSError):
-            if not record.has(self._spool, offer.move):
-                draft.undo()
-                verdict = Verdict.TROUBLE
-        return Answer(offer.id, verdict, why)
+            draft.undo()
+            verdict = Verdict.TROUBLE
+        return Answer(draft.offer.id, verdict, why)
 
     def release(self, given: list[Given]) -> Iterator[Answer]:
         """Let messages be sent from here that the source has given up."""
@@ -301,9 +310,12 @@ class Arrivals:
                 return Written(locked), ()  # Perhaps by a program that died then.
             if state.move is None or (state.move.event, state.move.move) != (Kind.ARRIVING, one.move):
                 raise Corrupt("another message with its id is there")
+            if spot.place not in RESTING:
+                # The name that an earlier release gave it must last as long as the line.
+                self._sync_name(spot)
             event = Event(at=clock.rfc3339(self._clock()), event=Kind.ARRIVED, move=one.move)
             return unpark(locked, state, event, self._clock()), tuple(state.by_address)
-        if record.has(self._spool, one.move):
+        if idempotency.has_arrived(self._spool, one.move):
             return Answer(one.id, Verdict.HERE), ()  # It was released, and has left this spool.
         return Answer(one.id, Verdict.UNKNOWN, _NEVER_HERE), ()
 
@@ -311,7 +323,7 @@ class Arrivals:
         """Return whether a message that is in this spool is its own, and not about to arrive."""
         if state.move and state.move.move == one.move:
             return False
-        return state.arrived_by == one.move or record.has(self._spool, one.move)
+        return state.arrived_by == one.move or idempotency.has_arrived(self._spool, one.move)
 
 
 _NEVER_HERE = (

@@ -69,12 +69,13 @@ class Leaving:
         locked = LockedMessage.lock(spool, spot)
         try:
             entry = locked.read()
-            locked.check(entry)
             move = entry.state.move
+            if move is None:  # Otherwise the target may have it whole, and checks what it gets.
+                locked.check(entry)
             if (move is not None) != resumes or (move and move.event == Kind.ARRIVING):
                 raise NotMovable(entry.state.held or "it is not being moved")  # noqa: TRY301 - the lock is given up below
             if move and move.spool != where.spool:
-                raise Elsewhere(f"it is on its way {move.reason}: resume there")  # noqa: TRY301 - as above
+                raise Elsewhere(_elsewhere(move, where))  # noqa: TRY301 - as above
         except BaseException:
             locked.release()
             raise
@@ -111,6 +112,8 @@ class Leaving:
             idempotency.confirm(locked, state.accepted.once)
         if self.resumes:
             return park(locked)
+        if state.arrived_by:
+            idempotency.confirm_arrival(locked, state.arrived_by)
         if died:
             locked.append(Event(at=clock.rfc3339(now), event=Kind.RECOVERED, boot=boot_id()))
         self.move = new_id(now)
@@ -155,3 +158,12 @@ class Leaving:
     def release(self) -> None:
         with suppress(OSError):
             self.locked.release()
+
+
+def _elsewhere(move: Event, where: Greeting) -> str:
+    if move.reason != f"to {where.place}":
+        return f"it is on its way {move.reason}: resume there"
+    return (
+        f"it is on its way {move.reason}, which has another word in .mailer-spool now. If it is the same "
+        f"spool, and lost its mark, write there in place of the present line: Spool: {move.spool}"
+    )

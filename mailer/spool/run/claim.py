@@ -275,6 +275,8 @@ class Claims:
             locked.check(entry)
             if entry.state.accepted and entry.state.accepted.once:
                 idempotency.confirm(locked, entry.state.accepted.once)
+            if entry.state.arrived_by and entry.state.move is None:
+                idempotency.confirm_arrival(locked, entry.state.arrived_by)
         except Corrupt as corrupt:
             self._put_away(locked, str(corrupt))
             return None

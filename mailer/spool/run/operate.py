@@ -5,7 +5,7 @@ Each takes the file's lock. For a message that a runner holds this raises `Busy`
 
 import errno
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -13,10 +13,9 @@ from msgspec.structs import replace
 from mailer.mail import clock
 from mailer.spool.changes import FEW, Change, DurableMove, Removal, Written, make_all_durable, make_durable
 from mailer.spool.entry import Corrupt
-from mailer.spool.handover import record
 from mailer.spool.handover.parking import unpark
 from mailer.spool.journal import Event, Kind, State
-from mailer.spool.layout import ONCE, Place, Spool, Spot
+from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.locked_message import LockedMessage, Unsafe, remove_quarantined
 from mailer.spool.syscalls import sync_filesystem
 from mailer.spool.transitions import TRANSITIONS, Move
@@ -143,12 +142,8 @@ class Operator:
             state = locked.read().state
             if state.move is None:
                 raise Refused("it is not being moved")
-            here = state.move.event == Kind.ARRIVING
-            if here:
-                # If the source resumes after all, it hears that this spool has sent the message.
-                record.keep(self.spool, locked.id, state.move.move, now)
-                self.spool.sync_directory(ONCE)
-            event = replace(self._event(Kind.ARRIVED if here else Kind.STAYED, now), move=state.move.move)
+            kind = Kind.ARRIVED if state.move.event == Kind.ARRIVING else Kind.STAYED
+            event = replace(self._event(kind, now), move=state.move.move)
             return Begun(locked, unpark(locked, state, event, now))
 
     def remove(self, spot: Spot) -> None:
@@ -167,7 +162,7 @@ class Operator:
         try:
             with _begun(self.spool, spot) as locked:
                 if spot.place is not Place.CORRUPT:
-                    self._let_go(locked)
+                    _check_removable(locked)
                 return Begun(locked, Removal(locked))
         except Unsafe as unsafe:
             if spot.place is not Place.CORRUPT or not unsafe.movable:
@@ -175,17 +170,6 @@ class Operator:
             self._remove_quarantined(spot)
             self.spool.sync_directory(spot.directory)
             return None
-
-    def _let_go(self, locked: LockedMessage) -> None:
-        """Allow that a message is removed, which has consequences while it is between two spools."""
-        try:
-            move = locked.read().state.move
-        except Corrupt:
-            return
-        if move and move.event == Kind.ARRIVING:
-            record.drop(self.spool, move.move)
-        elif move and move.event == Kind.MOVING:
-            _not_moving(locked)
 
     def _remove_quarantined(self, spot: Spot) -> None:
         try:
@@ -201,6 +185,14 @@ class Operator:
 
     def _event(self, kind: Kind, now: float, reason: str = "") -> Event:
         return Event(at=clock.rfc3339(now), event=kind, by=self.name, reason=reason)
+
+
+def _check_removable(locked: LockedMessage) -> None:
+    """Refuse to remove a message that another spool may be storing: neither spool would have it then."""
+    with suppress(Corrupt):
+        move = locked.read().state.move
+        if move and move.event == Kind.MOVING:
+            _not_moving(locked)
 
 
 def _not_moving(locked: LockedMessage) -> State:
