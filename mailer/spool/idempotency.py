@@ -311,9 +311,31 @@ def confirm_arrival(locked: LockedMessage, move: str) -> None:
     locked.spool.sync_directory(ONCE)
 
 
+def expect_arrival(spool: Spool, move: str, id: str, *, at: float) -> None:
+    """Make the file for `confirm_arrival`, so that it has room even on a full disk; raises OSError."""
+    with suppress(InUse):
+        file = KeyFile.lock(spool, name_of_move(move))
+        try:
+            if not file.known.id:
+                file.begin(id, "", at=at)
+        finally:
+            file.release()
+
+
 def has_arrived(spool: Spool, move: str) -> bool:
-    """Return whether a handover brought its message here, which may have left since; raises OSError."""
-    return read(spool, name_of_move(move)).accepted
+    """Return whether a handover brought its message here, which may have left since.
+
+    Raises:
+        OSError: this cannot be told; a record that is not readable may say so.
+    """
+    try:
+        fd = _open(spool, name_of_move(move), create=False)
+    except FileNotFoundError:
+        return False
+    try:
+        return _fold(read_at(fd, _MOST, 0)).accepted
+    finally:
+        os.close(fd)
 
 
 def _confirm(locked: LockedMessage, name: str) -> None:

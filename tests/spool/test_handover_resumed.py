@@ -17,6 +17,7 @@ from spool_crash import dying_at
 from spool_walk import Found, walk
 
 from mailer.spool.handover.draft import Draft
+from mailer.spool.handover.leaving import Leaving, NotMovable
 from mailer.spool.handover.mover import Outcome, Result
 from mailer.spool.handover.wire import END, MOST, OFFER, Answer, Broken, Greeting, Offer, Pipe, Verdict
 from mailer.spool.ids import new_id
@@ -266,6 +267,61 @@ def test_a_copy_that_is_damaged_while_it_is_released_is_never_taken_for_sent(bet
     with Spool.open(between.source) as spool:
         Operator(spool, "alice").taking(Spot(Place.HOLD, between.id), 0.0).complete()
     between.check_that_it_is_sent_once()
+
+
+def test_a_copy_that_was_damaged_before_its_release_is_not_released(between: Between) -> None:
+    between.die("target", 1)
+    assert (between.here().kinds[-1], between.there().kinds[-1]) == ("moved", "arriving")
+    _damage(between.target / "hold" / between.id, envelope=False)
+    waits = between.resume()
+    assert (waits.result, waits.reason.startswith("its file there: ")) == (Result.WAITING, True)
+    _have_the_source_send_it(between, Place.HOLD)
+
+
+def test_a_copy_that_was_damaged_after_its_first_claim_proves_nothing(between: Between) -> None:
+    assert between.begin(back=ANSWERED).result is Result.WAITING
+    with Queue(between.target).in_hand(between.id):
+        pass
+    _damage(between.target / between.there().place / between.id, envelope=False)
+    run_both(between.source, between.target, between.sent)
+    assert between.resume().result is Result.WAITING
+    _have_the_source_send_it(between, Place.CORRUPT)
+
+
+def _have_the_source_send_it(between: Between, there: Place) -> None:
+    """Follow the advice for a copy that is damaged at the target, in the other order as well."""
+    with Spool.open(between.target) as spool:
+        Operator(spool, "bob").remove(Spot(there, between.id))
+    assert between.resume().result is Result.WAITING
+    with Spool.open(between.source) as spool:
+        Operator(spool, "alice").taking(Spot(Place.HOLD, between.id), 0.0).complete()
+    between.check_that_it_is_sent_once()
+
+
+def test_a_record_that_cannot_be_read_is_not_taken_for_none(between: Between) -> None:
+    assert between.begin(back=GREETED).result is Result.WAITING
+    with Spool.open(between.target) as spool:
+        Operator(spool, "bob").taking(Spot(Place.HOLD, between.id), 0.0).complete()
+    run_both(between.source, between.target, between.sent)
+    [record] = (between.target / "once").glob("drop-*")
+    backup = between.target.parent / "backup"
+    backup.hardlink_to(record)
+    assert between.resume().result is Result.WAITING
+    backup.unlink()
+    assert between.resume().result is Result.DONE
+    between.check_that_it_is_sent_once()
+
+
+def test_what_is_damaged_is_neither_moved_nor_taken(between: Between) -> None:
+    path = between.source / "corrupt" / between.id
+    (between.source / "new" / between.id).rename(path)
+    before, spot = path.read_bytes(), Spot(Place.CORRUPT, between.id)
+    with Spool.open(between.source) as spool:
+        with pytest.raises(NotMovable):
+            Leaving.lock(spool, spot, Greeting("target:/spool", "0" * 32), resumes=False)
+        with pytest.raises(Refused):
+            Operator(spool, "alice").taking(spot, 0.0)
+    assert path.read_bytes() == before
 
 
 def test_what_was_taken_at_the_target_is_not_taken_back_because_a_backup_links_to_it(

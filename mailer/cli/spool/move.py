@@ -23,6 +23,7 @@ from mailer.spool.entry import Corrupt
 from mailer.spool.handover.alone import Occupied, alone
 from mailer.spool.handover.leaving import MOVABLE
 from mailer.spool.handover.mover import Mover, Outcome, Result
+from mailer.spool.handover.parking import RESTING
 from mailer.spool.handover.wire import Broken, Greeting, Pipe
 from mailer.spool.journal import Kind
 from mailer.spool.layout import Spot
@@ -136,8 +137,10 @@ class _Moves:
             yield from (seen.spot for seen in order.wanted.select(context.spool, MOVABLE, now))
             return
         for seen in listing(context.spool, now, MOVABLE):
-            begun = seen.entry.state.move if seen.entry else None
-            if begun and begun.event != Kind.ARRIVING:
+            if seen.entry is None:
+                if seen.spot.place in RESTING:
+                    yield seen.spot  # It may be one of them, and will be refused with the reason.
+            elif (begun := seen.entry.state.move) and begun.event != Kind.ARRIVING:
                 yield seen.spot
 
     def over(self, child: "Popen[bytes]") -> Exit:

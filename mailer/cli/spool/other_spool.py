@@ -104,7 +104,8 @@ def receive_moved(*, directory: Path | None, parent: int | None) -> None:
                     on_arrival=on_arrival,
                 )
         except Occupied as error:
-            raise Failure(Exit.TEMPORARY, f"another move is at work in {path}; try again later") from error
+            message = f"another move is at work in {path}: wait, or end its receive-moved if its source died"
+            raise Failure(Exit.TEMPORARY, message) from error
         except Broken as broken:
             raise Failure(Exit.TEMPORARY, f"the connection of the move was lost: {broken}") from broken
 

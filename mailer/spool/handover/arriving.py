@@ -167,6 +167,8 @@ class Arrivals:
         """Answer by a file with the message's id; None if it says nothing, or was superseded and removed."""
         mine, spot = locked.read(), locked.spot
         state = mine.state
+        if spot.place is Place.CORRUPT:
+            raise Corrupt(_DAMAGED)
         arrives = state.arrived_by == offer.move
         if (
             arrives
@@ -247,21 +249,24 @@ class Arrivals:
         """Remember the keys of messages that are durable here; return answers that change by errors."""
         changed: dict[int, Answer] = {}
         keyed = {at: draft for at, draft in here.items() if draft.offer.keys}
-        for at, draft in keyed.items():
+        for at, draft in here.items():
+            offer = draft.offer
             try:
-                self._adopt_keys(draft.offer)
+                idempotency.expect_arrival(self._spool, offer.move, offer.id, at=self._clock())
+                self._adopt_keys(offer)
             except OSError as error:
                 changed[at] = self._taken_back(draft, str(error))
-        if len(changed) < len(keyed):
+        if keyed.keys() - changed.keys():
             try:
                 self._spool.sync_directory(ONCE)
             except OSError as error:
-                return {at: Answer(each.offer.id, Verdict.UNKNOWN, str(error)) for at, each in keyed.items()}
+                unknown = keyed.keys() - changed.keys()
+                changed |= {at: Answer(here[at].offer.id, Verdict.UNKNOWN, str(error)) for at in unknown}
         return changed
 
     @staticmethod
     def _taken_back(draft: Draft, why: str) -> Answer:
-        """Take a message out whose keys have no room, so that a full disk keeps none between the spools."""
+        """Take a message out whose records have no room: a full disk keeps none between the spools."""
         verdict = Verdict.UNKNOWN
         with suppress(OSError):
             draft.undo()
@@ -277,8 +282,11 @@ class Arrivals:
             for one in given:
                 try:
                     change, to = self._begin_release(one, locks)
-                except (Missed, Unsafe, Corrupt, OSError) as error:
+                except (Missed, Unsafe, OSError) as error:
                     answers[one.id] = Answer(one.id, Verdict.TROUBLE, str(error))
+                    continue
+                except Corrupt as error:
+                    answers[one.id] = Answer(one.id, Verdict.TROUBLE, f"its file there: {error}")
                     continue
                 if isinstance(change, Answer):
                     answers[one.id] = change
@@ -303,9 +311,15 @@ class Arrivals:
                         raise
                     os.fsync(view.fd)
                 return Answer(one.id, Verdict.HERE), ()  # It was released, and a runner has it.
-            state = locked.read().state
+            entry = locked.read()
+            state = entry.state
             if spot.place is Place.CORRUPT:
-                raise Corrupt("it is damaged there, and in corrupt/")
+                # It may have been claimed before it was damaged. Without the file, that would prove too much.
+                idempotency.forget(self._spool, idempotency.name_of_move(one.move))
+                self._spool.sync_directory(ONCE)
+                raise Corrupt(_DAMAGED)
+            if spot.place is not Place.SENT:
+                locked.check(entry)
             if self._was_released(state, one):
                 return Written(locked), ()  # Perhaps by a program that died then.
             if state.move is None or (state.move.event, state.move.move) != (Kind.ARRIVING, one.move):
@@ -326,6 +340,7 @@ class Arrivals:
         return state.arrived_by == one.move or idempotency.has_arrived(self._spool, one.move)
 
 
+_DAMAGED = "it is damaged, and in corrupt/"
 _NEVER_HERE = (
     "that spool does not have it, and does not remember it: if it was sent there, "
     "`mailer spool rm` removes it here; if not, `mailer spool move --take` has it sent from here"

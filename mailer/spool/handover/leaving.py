@@ -66,6 +66,8 @@ class Leaving:
             NotMovable: it must not be handed over.
             Missed, Unsafe, Corrupt, OSError: it cannot be locked or read.
         """
+        if spot.place not in MOVABLE:
+            raise NotMovable(f"it is in {spot.place}/")
         locked = LockedMessage.lock(spool, spot)
         try:
             entry = locked.read()

@@ -138,6 +138,8 @@ class Operator:
 
         This ends a handover whose other side is lost. Otherwise raises as `retry`, and so do others.
         """
+        if spot.place is Place.CORRUPT:
+            raise Refused("it is damaged, and in corrupt/")
         with _begun(self.spool, spot) as locked:
             state = locked.read().state
             if state.move is None:
@@ -189,7 +191,7 @@ class Operator:
 
 def _check_removable(locked: LockedMessage) -> None:
     """Refuse to remove a message that another spool may be storing: neither spool would have it then."""
-    with suppress(Corrupt):
+    with suppress(Corrupt, OSError):  # What cannot be read can still be removed.
         move = locked.read().state.move
         if move and move.event == Kind.MOVING:
             _not_moving(locked)
