@@ -188,6 +188,7 @@ _IMPORTED_LATE = (
     "mailer.cli.dry_run",
     "mailer.cli.route.direct",
     "mailer.config.local_checks",
+    "mailer.maillog.traces",
     "mailer.send.heartbeat",
     "mailer.send.replies.ourselves",
     "mailer.send.replies.sentence",

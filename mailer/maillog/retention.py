@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 from mailer.maillog.files import days, file_of
 from mailer.maillog.ledger import OpenDirectory
-from mailer.maillog.traces import forget
 
 _DAY = 86_400.0
 _AT_LEAST = 2 * _DAY
@@ -26,6 +25,8 @@ def remove_old_days(directory: OpenDirectory, now: float, keep: float) -> list[s
     Raises:
         OSError: the directory cannot be read. A file that cannot be deleted stays, and does not stop others.
     """
+    from mailer.maillog.traces import forget  # noqa: PLC0415 - 4 ms at the start of every program that logs
+
     removed = []
     with directory() as fd:
         for day in _old(days(fd), now - max(keep, _AT_LEAST)):
