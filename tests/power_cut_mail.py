@@ -45,8 +45,9 @@ def clock_ahead(seconds: float) -> tuple[str, ...]:
 
 _TOO_LATE = (os.EX_NOINPUT, os.EX_DATAERR)
 """How a command ends about a message that is gone, or is where it means nothing."""
-_TRIES = 50
-"""How often a command is given again for a message that a runner has in hand."""
+_PATIENCE = 30.0
+"""Seconds for which a command is given again for a message that a runner has in hand: a runner that starts
+beside five others on a slow machine takes several for its first messages."""
 
 
 @dataclass
@@ -129,13 +130,20 @@ class Stage:
         *arguments: str,
         fine: Sequence[int] = (),
     ) -> int:
-        for _ in range(_TRIES):
-            done = command(*arguments, under=self.clock)
-            if done.returncode != os.EX_TEMPFAIL:
-                break  # Else a runner has claimed it just now, and the operator gives the command again.
+        until = time.monotonic() + _PATIENCE
+        while (done := command(*arguments, under=self.clock)).returncode == os.EX_TEMPFAIL:
+            # A runner has claimed it just now, and the operator gives the command again.
+            if time.monotonic() > until:
+                break
         said = f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
-        assert done.returncode in {0, *fine}, said
+        assert done.returncode in {0, *fine}, f"{said}\n{self._printed()}"
         return done.returncode
+
+    def _printed(self) -> str:
+        """What the programs have printed so far, and when the machine stood still."""
+        logs = [path.read_text() for path in sorted(self.relay.directory.glob("*.log"))]
+        late = [f"stood still: {event}" for event in self.books.events if event.kind == "late"]
+        return "\n".join([*logs, *late])
 
     def _begin(self, work: Callable[[], object]) -> threading.Thread:
         def run() -> None:

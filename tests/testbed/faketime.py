@@ -23,9 +23,8 @@ class _Words(Sequence[str]):
         return self._words()[index]
 
     def _words(self) -> tuple[str, ...]:
-        # A clock of its own for each process needs no shared memory, whose names have the wrapper's fault.
         for library in Path("/usr/lib").glob("*/faketime/libfaketime.so.1"):
-            return ("env", f"LD_PRELOAD={library}", f"FAKETIME={self.when}", "FAKETIME_DISABLE_SHM=1")
+            return ("env", f"LD_PRELOAD={library}", f"FAKETIME={self.when}")
         raise MissingToolError("faketime")
 
 
@@ -33,7 +32,8 @@ def faketime(when: str) -> Sequence[str]:
     """The command that runs another by a clock of its own, as `faketime -f` does.
 
     Not by that wrapper: it makes a semaphore named after its process id, which stays when it is killed, and
-    fails when the id comes again. It passes no signal on, either.
+    fails when the id comes again. It passes no signal on, either. (The library makes one of the same name: in
+    process namespaces, where ids come again, each needs a `/dev/shm` of its own.)
 
     Args:
         when: as faketime(1) has it: `+3m` ahead, `2026-11-22 12:00:00` and not moving, `@2026-11-22 12:00:00`
