@@ -15,6 +15,7 @@ from typing import Any
 _SUBJECT = re.compile(rb"^Subject: (\S+)\r?$", re.MULTILINE)
 _FAILED = re.compile(rb"^Final-Recipient: [a-z0-9-]+; *(\S+)\r?$", re.MULTILINE)
 SENDER = "app@one.test"
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,28 @@ class Books:
 
     file: Path | None = None
     events: list[Event] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _noted: threading.Condition = field(default_factory=threading.Condition)
 
     def note(
         self, kind: str, token: str = "", to: Sequence[str] = (), what: str = "", seconds: float = 0.0
     ) -> None:
         event = Event(kind, time.monotonic(), token, tuple(to), what, seconds)
-        with self._lock:
+        with self._noted:
             self.events.append(event)
             if self.file:
                 with self.file.open("a") as file:
                     file.write(json.dumps(vars(event)) + "\n")
+            self._noted.notify_all()
+
+    def wait_for(self, kind: str, token: str) -> None:
+        """Wait until such an event has been noted; raises TimeoutError after a minute."""
+
+        def noted() -> bool:
+            return any((event.kind, event.token) == (kind, token) for event in self.events)
+
+        with self._noted:
+            if not self._noted.wait_for(noted, _PATIENCE):
+                raise TimeoutError(f"nothing was {kind} of {token}")
 
     def note_arrival(self, sender: str, to: Sequence[str], message: bytes) -> None:
         """A destination has taken a message; of a bounce those that it is about are noted."""

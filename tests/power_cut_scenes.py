@@ -123,6 +123,7 @@ def _promises(stage: Stage) -> None:
     stage.submit("rationed-one", "eve@few.test", "fay@few.test")
     stage.submit("before", SUPPRESSED)
     stage.at(10)
+    stage.books.wait_for("delivered", "before")  # what has been offered to a server is still sent
     stage.suppress(SUPPRESSED)
     stage.submit("after", SUPPRESSED)
     stage.submit("keyed-two", "later.gus@one.test", key="keyed-two")
