@@ -9,7 +9,6 @@ started are gone when it ends, however it ends, and its ports are nobody else's.
 """
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -38,10 +37,9 @@ _KEPT_IMAGES = 5
 def in_namespaces(*arguments: str) -> list[str]:
     """The command line that runs this lab, and ends it with the process that started it."""
     flags = ("--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
-    # Before the other work of a busy machine: some promises are kept within a second.
-    first = (program("nice"), "-n", str(-10 - os.nice(0))) if arguments[0] == "record" else ()
+    # Not before other work: the kernel's threads that serve the disk would come last, and syncs take seconds.
     unshare = (program("setpriv"), "--pdeathsig", "KILL", program("unshare"), *flags)
-    return [*first, *unshare, sys.executable, __file__, *arguments]
+    return [*unshare, sys.executable, __file__, *arguments]
 
 
 def record(scene_name: str, system_name: str, directory: Path) -> None:
