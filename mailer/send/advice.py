@@ -17,10 +17,13 @@ from mailer.mail.outcome import SUPPRESSION_LIST, Status
 from mailer.send.hop_names import provider_at
 from mailer.send.replies.reader import read_line
 from mailer.send.replies.reading import About
+from mailer.send.replies.recipients import FULL_MAILBOX
 from mailer.spool.journal import Standing
 from mailer.spool.layout import LOCAL
 from mailer.spool.view.verdict import NOTHING_TO_DO
 
+_BY_ITSELF = "sending resumes by itself"
+_RETRY = "type `mailer spool retry {id}`"
 _REPLY = compile_late(r"[245]\d\d[ -]|HTTP \d")
 _THEIR_ID = compile_late(
     r"(?:queued(?: mail for delivery)?(?: as)?|message-?id|id)[ =:<]+([\w.@+-]{6,})|\b([\w-]*\d[\w.-]{9,})",
@@ -46,9 +49,19 @@ def advise(config: Config, standing: Standing) -> str:
             return _theirs_now(standing, whose)
         case Status.UNCERTAIN:
             return _uncertain(config, standing, whose)
+        case Status.BOUNCED | Status.EXPIRED if standing.reply:
+            return _once_given_up(_about(standing, whose))
         case _ if standing.reply:
             return _about(standing, whose)
     return ""
+
+
+def _once_given_up(advice: str) -> str:
+    """Return advice for mail that was given up: nothing tries it again until the operator says so."""
+    said = advice.replace(_BY_ITSELF, _RETRY)
+    if "mailer spool retry" in said or "`mailer reload`" not in said:
+        return said
+    return f"{said} Then {_RETRY}."
 
 
 def _name(standing: Standing, whose: Provider | None) -> str:
@@ -120,6 +133,15 @@ _ONE_WAY: dict[tuple[About, bool], str] = {
     (About.HOST, False): f"{{name}} has trouble of its own: {NOTHING_TO_DO}",
 }
 """Advice by what a reply is about and whether it is final (5yz)."""
+_TOO_OLD: dict[About, str] = {
+    About.RECIPIENT: "Their mailbox took nothing in all that time: reach them in another way.",
+    About.DESTINATION: "Their server put it off until it was too old: ask its postmaster, with the reply{again}.",
+    About.TRANSACTION: "{name} put it off until it was too old: ask them, with the reply{again}.",
+    About.HOST: "{name} had trouble of its own until the mail was too old: once that is over, "
+    "type `mailer spool retry {{id}}`.",
+}
+"""The same for mail that was given up after a temporary reply."""
+_FULL = "Their mailbox is full: reach them in another way, or have them make room{again}."
 _EITHER_WAY: dict[About, str] = {
     About.MESSAGE: "It is about the mail itself (content, form, size): change it, send it anew.",
     About.SENDER: (
@@ -166,7 +188,7 @@ _LOOP = (
 _NO_MAIL = "Their domain takes no mail at all: is the address right? Ask them for one at another domain."
 
 
-def _template(reply: str, *, ours: bool) -> str:
+def _template(reply: str, *, ours: bool, given_up: bool) -> str:
     reading = read_line("", reply)
     if ours and reply.startswith("530") and "starttls" in reply.lower():
         return _TLS_FIRST
@@ -177,6 +199,10 @@ def _template(reply: str, *, ours: bool) -> str:
     if reading.about is About.ACCOUNT:
         special = next((told for sign, told in _ACCOUNT.items() if sign in reply.lower()), None)
         return special or (_EITHER_WAY[About.ACCOUNT] if ours else _ASK)
+    if reading.permanent and reading.reason == FULL_MAILBOX:
+        return _FULL
+    if given_up and not reading.permanent and reading.about in _TOO_OLD:
+        return _TOO_OLD[reading.about]
     return _ONE_WAY.get((reading.about, reading.permanent)) or _EITHER_WAY.get(reading.about, _ASK)
 
 
@@ -209,7 +235,7 @@ def _about(standing: Standing, whose: Provider | None) -> str:
     # A permanent refusal that still waits gets a second opinion, which will be the same if nothing changes.
     final = given_up or read_line("", standing.reply).permanent
     again = "; then `mailer spool retry {id}`" if final else ""
-    template = _template(standing.reply, ours=whose is not None)
+    template = _template(standing.reply, ours=whose is not None, given_up=given_up)
     once_more = _ONCE_MORE if standing.unclear and not given_up else ""
     return _filled(template, _name(standing, whose), again) + once_more
 
@@ -231,13 +257,13 @@ _PROVIDER = (
 )
 _EXCHANGER = (
     "Their server was not reached: `mailer doctor` tells whether port 25 is open for us; if it is, the fault "
-    "is on their side, and sending resumes by itself."
+    "is on their side; sending resumes by itself."
 )
 _SIGNING = "It cannot be signed: `mailer dkim check` says why; sending resumes once the key is right."
 _SERVFAIL = (
     "The name server cannot look it up: if `mailer doctor` finds the same for other domains, repair the name "
     "server or name another one in `dns.nameservers`; if not, the recipient's domain is broken, and its "
-    "owner can fix it. Sending resumes by itself."
+    "owner can fix it; sending resumes by itself."
 )
 _MISSPELT = (
     "DNS knows no such host: correct `host` in $.forwardProviders ({name}), then type `mailer reload`; "

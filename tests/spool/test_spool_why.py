@@ -220,6 +220,34 @@ def test_what_we_say_ourselves_has_its_own_advice(case: str) -> None:
     assert all(words in told for words in expected), told
 
 
+_WAITS = re.compile("by itself|next attempt|: wait|nothing to do", re.IGNORECASE)
+GIVEN_UP = [text for _, text, _ in SAID.values()] + [
+    "450 4.7.1 Greylisted",
+    "451 4.3.0 Temporary failure",
+    "452 4.2.2 Mailbox full",
+    "452 4.5.3 Too many recipients",
+]
+
+
+@pytest.mark.parametrize("hop", ["127.0.0.1:587", "mx.example.net[192.0.2.25]:25"])
+def test_advice_about_mail_that_was_given_up_promises_no_further_attempt(hop: str) -> None:
+    """It is in `failed/`: what is repaired afterwards sends it only after the operator's word."""
+    acme = Provider(name="Acme", host="127.0.0.1", port=587)
+    direct = DirectDelivery(enabled=hop.startswith("mx."))
+    config = Config(forward_smtp=True, forward_providers=(acme,), direct_delivery=direct)
+    for text in GIVEN_UP:
+        told = advise(config, Standing(Recipient(TO), Status.EXPIRED, text, hop))
+        assert not _WAITS.search(told), told
+        assert "reload`" not in told or "`mailer spool retry" in told, told
+
+
+@pytest.mark.parametrize("reply", ["550 5.2.2 Over quota", "552 5.2.2 x", "554 The mailbox is full"])
+def test_a_full_mailbox_does_not_make_its_address_a_wrong_one(reply: str) -> None:
+    told = advise(Config(), Standing(Recipient(TO), Status.BOUNCED, reply, "mx.example.net[192.0.2.25]:25"))
+    assert "mailbox is full" in told
+    assert "right one" not in told
+
+
 def test_a_runner_that_does_nothing_for_an_hour_is_suspected_to_be_stopped(tmp_path: Path) -> None:
     states = Queue(tmp_path / "spool")
     message = states.new()

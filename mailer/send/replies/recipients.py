@@ -8,7 +8,7 @@ from mailer.send.replies.reading import About
 from mailer.send.replies.row import CONTENT, RECIPIENT, UNKNOWN, Row
 
 _PHASES = RECIPIENT | CONTENT | UNKNOWN
-_FULL = "The recipient's mailbox is full."
+FULL_MAILBOX = "The recipient's mailbox is full."
 _NOBODY = "The recipient does not exist, or no longer exists."
 _WISH = "The recipient does not accept the mail."
 
@@ -69,7 +69,7 @@ MAILBOXES = (
             (your|sender|sender's) (mailbox|mail box|inbox|storage|quota|account)
             """,
         phases=_PHASES,
-        reason=_FULL,
+        reason=FULL_MAILBOX,
         source="Gmail, Yahoo, WEB.DE, Orange, Exchange: the recipient's mailbox",
     ),
     Row(
@@ -83,7 +83,7 @@ MAILBOXES = (
             (your|sender|sender's) (mailbox|mail box|inbox|storage|quota|account)
             """,
         phases=_PHASES,
-        reason=_FULL,
+        reason=FULL_MAILBOX,
         source="RFC 3463 3.3",
     ),
 )
