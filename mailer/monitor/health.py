@@ -210,11 +210,15 @@ def _last_run(reading: Reading, _: Config) -> Check:
 def _results(reading: Reading, config: Config) -> Check:
     if reading.sent_lately:
         return Check(Status.OK, f"{words.count(reading.sent_lately, 'recipient')} sent within the last hour")
-    if not reading.stuck or reading.pause is not None:
-        return Check(Status.OK, f"no mail has waited for over {words.duration(results.NOTHING_SENT)}")
+    if reading.pause is not None:
+        return Check(Status.OK, "none was sent within the last hour: sending is paused")
+    if not reading.stuck:
+        late = words.duration(results.NOTHING_SENT)
+        return Check(Status.OK, f"no mail that should have left has waited for over {late}")
     said = f"the oldest has waited {results.describe(reading.stuck)}"
     if results.only_theirs(reading.stuck, config):
-        return Check(Status.DEGRADED, f"only mail that its recipients' servers put off waits; {said}")
+        what = "only mail that its recipients' servers or mailboxes put off waits"
+        return Check(Status.DEGRADED, f"{what}; {said}")
     return Check(Status.FAILING, f"mail waits, and none has been sent for an hour; {said}")
 
 
@@ -269,7 +273,8 @@ def _providers(reading: Reading, config: Config) -> Check:
         return Check(Status.DEGRADED, said)
     since = min(each.state.opened.timestamp() if each.state.opened else reading.at for each in down)
     status = Status.FAILING if reading.at - since > NO_RUN else Status.DEGRADED
-    return Check(status, f"{said}; no other is left, and mail waits")
+    waits = "mail waits" if reading.queue.waiting else "new mail will wait"
+    return Check(status, f"{said}; no other is left, and {waits}")
 
 
 def _tokens(reading: Reading, config: Config) -> Check:

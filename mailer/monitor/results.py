@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mailer.config.model import Config
@@ -19,6 +18,8 @@ NOTHING_SENT = 3600.0
 _SAMPLE = 10
 """The number of oldest messages in each place that are read, only if nothing was sent. *0.2 ms each.*"""
 _REPLY = re.compile(r"[45]\d\d[ -]")
+_MAILBOX = re.compile(r"[45]\d\d[ -][45]\.2\.[12]\b")
+"""Matches replies about one mailbox (RFC 3463 3.3: disabled, full), which a provider passes on."""
 _ADDRESS = re.compile(r"[^\s<>]+@[^\s<>]+")
 """Matches addresses, to mask them: every user of this host may read the health."""
 
@@ -57,10 +58,10 @@ def _stuck(seen: Seen | None, now: float) -> Stuck | None:
 
 
 def only_theirs(found: tuple[Stuck, ...], config: Config) -> bool:
-    """Return whether all recipients were deferred by replies of their own servers, so that our side works."""
+    """Return whether their own servers or mailboxes are why all recipients were deferred: our side works."""
     ours = {f"{each.host}:{each.port}" for each in config.providers}
     return all(
-        bool(_REPLY.match(each.reply)) and bool(each.hop) and _name(each.hop) not in ours
+        bool(each.hop) and bool((_MAILBOX if _name(each.hop) in ours else _REPLY).match(each.reply))
         for message in found
         for each in message.waiting
     )
@@ -72,15 +73,16 @@ def _name(hop: str) -> str:
 
 
 def describe(found: tuple[Stuck, ...]) -> str:
-    """Return how long the oldest message has waited, and the most frequent reply, as text."""
+    """Return how long the oldest message has waited, the most frequent reply, and a message that got it."""
     oldest = max(found, key=lambda each: each.waited)
-    said = Counter(filter(None, map(_said, _standings(found)))).most_common(1)
-    cause = f": {said[0][0]}" if said else ", and was not tried"
-    return f"{words.duration(oldest.waited)}{cause} (mailer spool why {oldest.id})"
-
-
-def _standings(found: tuple[Stuck, ...]) -> Iterator[Standing]:
-    return (each for message in found for each in message.waiting)
+    said = Counter(filter(None, (_said(each) for message in found for each in message.waiting)))
+    if not said:
+        return f"{words.duration(oldest.waited)}, and was not tried (mailer spool why {oldest.id})"
+    [(cause, _)] = said.most_common(1)
+    got_it = [each for each in found if cause in map(_said, each.waiting)]
+    shown = max(got_it, key=lambda each: each.waited)
+    between = ": " if shown is oldest else "; the most frequent cause is "
+    return f"{words.duration(oldest.waited)}{between}{cause} (mailer spool why {shown.id})"
 
 
 def _said(standing: Standing) -> str:

@@ -16,12 +16,13 @@ from mailer.mail.login_causes import cause_of
 from mailer.mail.outcome import SUPPRESSION_LIST, Status
 from mailer.send.hop_names import provider_at
 from mailer.send.replies.reader import read_line
-from mailer.send.replies.reading import About
+from mailer.send.replies.reading import About, Reading
 from mailer.send.replies.recipients import FULL_MAILBOX
 from mailer.spool.journal import Standing
 from mailer.spool.layout import LOCAL
 from mailer.spool.view.verdict import NOTHING_TO_DO
 
+_GIVEN_UP = frozenset({Status.BOUNCED, Status.EXPIRED})
 _BY_ITSELF = "sending resumes by itself"
 _RETRY = "type `mailer spool retry {id}`"
 _REPLY = compile_late(r"[245]\d\d[ -]|HTTP \d")
@@ -49,10 +50,9 @@ def advise(config: Config, standing: Standing) -> str:
             return _theirs_now(standing, whose)
         case Status.UNCERTAIN:
             return _uncertain(config, standing, whose)
-        case Status.BOUNCED | Status.EXPIRED if standing.reply:
-            return _once_given_up(_about(standing, whose))
         case _ if standing.reply:
-            return _about(standing, whose)
+            said = _about(standing, whose)
+            return _once_given_up(said) if standing.status in _GIVEN_UP else said
     return ""
 
 
@@ -135,8 +135,8 @@ _ONE_WAY: dict[tuple[About, bool], str] = {
 """Advice by what a reply is about and whether it is final (5yz)."""
 _TOO_OLD: dict[About, str] = {
     About.RECIPIENT: "Their mailbox took nothing in all that time: reach them in another way.",
-    About.DESTINATION: "Their server put it off until it was too old: ask its postmaster, with the reply{again}.",
-    About.TRANSACTION: "{name} put it off until it was too old: ask them, with the reply{again}.",
+    About.DESTINATION: "Their server put it off until it was too old: ask its postmaster{again}.",
+    About.TRANSACTION: "{name} put it off until it was too old: ask them{again}.",
     About.HOST: "{name} had trouble of its own until the mail was too old: once that is over, "
     "type `mailer spool retry {{id}}`.",
 }
@@ -199,6 +199,10 @@ def _template(reply: str, *, ours: bool, given_up: bool) -> str:
     if reading.about is About.ACCOUNT:
         special = next((told for sign, told in _ACCOUNT.items() if sign in reply.lower()), None)
         return special or (_EITHER_WAY[About.ACCOUNT] if ours else _ASK)
+    return _by_subject(reading, given_up=given_up)
+
+
+def _by_subject(reading: Reading, *, given_up: bool) -> str:
     if reading.permanent and reading.reason == FULL_MAILBOX:
         return _FULL
     if given_up and not reading.permanent and reading.about in _TOO_OLD:
@@ -231,7 +235,7 @@ def _about(standing: Standing, whose: Provider | None) -> str:
         return cause.advice(whose.label)
     if not _REPLY.match(standing.reply):
         return _no_reply(standing, whose)
-    given_up = standing.status in {Status.BOUNCED, Status.EXPIRED}
+    given_up = standing.status in _GIVEN_UP
     # A permanent refusal that still waits gets a second opinion, which will be the same if nothing changes.
     final = given_up or read_line("", standing.reply).permanent
     again = "; then `mailer spool retry {id}`" if final else ""

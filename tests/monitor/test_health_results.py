@@ -1,6 +1,7 @@
 """Health judges by results: mail that should leave and does not is a failure, whatever keeps it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ from sending import MESSAGE, SENDER, TO, forward_to, queue
 from testbed.faketime import faketime
 from testbed.ports import free_port
 from testbed.relay import Relay
+
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Status
+from mailer.monitor.results import Stuck, describe
+from mailer.spool.journal import Standing
 
 LATER = faketime("+2h")
 """A night later, by the clock of all programs."""
@@ -107,3 +113,50 @@ def test_a_message_that_kills_its_runners_is_degraded_once_it_is_held(relay: Rel
     with relay.monitor():
         told = ask(relay.http_port, "/health").json
     assert (told["status"], told["checks"]["held"]["status"]) == ("degraded", "degraded")
+
+
+def test_a_full_mailbox_at_a_provider_wakes_nobody(relay: Relay) -> None:
+    """The provider was reached and answers for one mailbox: for days, if nobody makes room there."""
+    with Server({"rcpt": "452 4.2.2 The account that you tried to reach is over quota"}) as server:
+        relay.configure(forward_to(server))
+        queue(relay.spool)
+        relay.mailer_send()
+        with relay.monitor(under=LATER):
+            told = ask(relay.http_port, "/health")
+    check = told.json["checks"]["results"]
+    assert (told.status, check["status"]) == (200, "degraded"), told.json
+    assert "over quota" in check["message"]
+
+
+def test_a_provider_that_puts_all_mail_off_is_failing(relay: Relay) -> None:
+    with Server({"rcpt": "450 4.7.1 Not now"}) as server:
+        relay.configure(forward_to(server))
+        queue(relay.spool)
+        relay.mailer_send()
+        with relay.monitor(under=LATER):
+            assert ask(relay.http_port, "/health").status == 503
+
+
+def test_mail_that_waits_during_a_pause_is_not_denied(relay: Relay) -> None:
+    relay.configure(forward_to(free_port()))
+    queue(relay.spool)
+    assert relay.mailer("pause").returncode == 0
+    with relay.monitor(under=LATER):
+        told = ask(relay.http_port, "/health").json["checks"]["results"]
+    assert told == {"status": "ok", "message": "none was sent within the last hour: sending is paused"}
+
+
+def test_the_message_that_is_named_got_the_reply_that_is_quoted() -> None:
+    """The oldest message has trouble of its own; most mail has another."""
+
+    def waiting(message: str, waited: float, reply: str, count: int = 1) -> Stuck:
+        hop = "192.0.2.25:587"
+        them = (Standing(Recipient(f"{n}@example.net"), Status.DEFERRED, reply, hop) for n in range(count))
+        return Stuck(message, waited, tuple(them))
+
+    old = waiting("OLD", 9 * 3600, "452 4.2.2 Over quota")
+    new, newer = waiting("NEW", 7200, "454 4.7.1 Not now", 2), waiting("NEWER", 7000, "454 4.7.1 Not now", 3)
+    shown = "454 4.7.1 Not now at 192.0.2.25:587 (mailer spool why NEW)"
+    assert describe((old, newer, new)) == f"9h; the most frequent cause is {shown}"
+    assert describe((newer, new)) == f"2h: {shown}"
+    assert describe((replace(old, waiting=()),)) == "9h, and was not tried (mailer spool why OLD)"
