@@ -12,6 +12,7 @@ from zlib import crc32
 import pytest
 from hypothesis import HealthCheck, settings
 from testbed.capability import address_elsewhere
+from testbed.descendants import Descendants
 from testbed.ports import free_port as draw_free_port
 from testbed.postfix import Postfix
 from testbed.relay import Relay
@@ -71,10 +72,11 @@ def _is_of_tests(name: str) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the profile, after hypothesis's own plug-in has chosen its own."""
+    """Choose the profile, after hypothesis's own plug-in has chosen its own, and have all processes end."""
     # What nohup or a shell in the background has us ignore, all programs that tests start would ignore, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    config.pluginmanager.register(Descendants())
     in_ci = settings.get_profile("ci") is settings.default
     settings.load_profile("mailer-ci" if in_ci else "mailer")
 

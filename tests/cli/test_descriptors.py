@@ -35,18 +35,19 @@ def test_a_program_with_too_few_descriptors_ends_in_words_and_loses_nothing(
         client.sendmail(USERNAME, TO, "From: app@example.com\r\n\r\nhello\r\n")
     ends: list[tuple[int, int, str]] = []
     for most in range(6, 100):
-        program = Program(
-            Spec(argv, tmp_path, tmp_path / str(most), {"MAILER_CONFIG": str(relay.config)}, descriptors=most)
+        spec = Spec(
+            argv, tmp_path, tmp_path / str(most), {"MAILER_CONFIG": str(relay.config)}, descriptors=most
         )
-        until(partial(_is_known, program), "the program to begin, or to end")
-        if _begun(program):
-            break
-        if WAITS in program.said:
-            program.signal(SIGTERM)
-            assert program.wait() == 0
-            continue
-        said = program.said
-        ends.append((most, program.wait(), said))
+        with Program(spec) as program:
+            until(partial(_is_known, program), "the program to begin, or to end")
+            if _begun(program):
+                break
+            if WAITS in program.said:
+                program.signal(SIGTERM)
+                assert program.wait() == 0
+                continue
+            said = program.said
+            ends.append((most, program.wait(), said))
         assert len(walk(relay.spool, ("new", "cur"))) == 1
     assert len(ends) > 5
     assert [end for end in ends if end[1:] != (Exit.TEMPORARY, _words(argv[0], end[2]))] == []

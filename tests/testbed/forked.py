@@ -13,8 +13,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from testbed.waiting import until
 
@@ -37,6 +39,18 @@ def have_all_loaded(env: Mapping[str, str] | None = None) -> None:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def helpers() -> set[int]:
+    """Return the process that programs are forked from and the one that it needs, if they run."""
+    server, tracker = forkserver._forkserver, resource_tracker._resource_tracker
+    return {server._forkserver_pid, tracker._pid} - {None}  # type: ignore[attr-defined]
+
+
+def end_helpers() -> None:
+    """End those two, and wait for it; all programs must have ended, because each keeps them alive."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,7 @@ class Program:
         have_all_loaded()
         self._process = _context.Process(target=_run, args=(spec,))
         self._process.start()
+        self._waited = False
 
     @property
     def pid(self) -> int:
@@ -112,7 +127,19 @@ class Program:
             self._process.join()
             raise AssertionError(f"{' '.join(self.spec.argv)} does not end")
         self._process.close()
+        self._waited = True
         return status
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it with SIGTERM, unless it was waited for."""
+        if not self._waited:
+            self.signal(signal.SIGTERM)
+            self.wait()
 
     @property
     def said(self) -> str:
