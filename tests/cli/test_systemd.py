@@ -3,6 +3,7 @@
 import configparser
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,12 +42,16 @@ def units(tmp_path: Path) -> Path:
     return directory
 
 
-def exec_start(unit: str, relay: Relay) -> list[str]:
-    """The command line of a unit, with the program and the configuration where this environment has them."""
+def _service(unit: str) -> configparser.SectionProxy:
     parser = configparser.RawConfigParser(strict=False)
     parser.optionxform = str
     parser.read(SYSTEMD / unit)
-    installed, *arguments = shlex.split(parser["Service"]["ExecStart"])
+    return parser["Service"]
+
+
+def exec_start(unit: str, relay: Relay) -> list[str]:
+    """The command line of a unit, with the program and the configuration where this environment has them."""
+    installed, *arguments = shlex.split(_service(unit)["ExecStart"])
     return [
         *INSTALLED[installed](),
         *(str(relay.config) if argument == "/etc/mailer/config.json" else argument for argument in arguments),
@@ -123,11 +128,8 @@ def test_the_path_unit_watches_where_accepted_mail_appears(relay: Relay, tmp_pat
 
 @pytest.mark.parametrize("unit", ["mailer.service", "mailer-monitor.service"])
 def test_a_service_is_started_when_it_says_so_and_restarted_when_it_hangs(unit: str) -> None:
-    parser = configparser.RawConfigParser(strict=False)
-    parser.optionxform = str
-    parser.read(SYSTEMD / unit)
-    assert parser["Service"]["Type"] == "notify"
-    assert parser["Service"]["WatchdogSec"]
+    assert _service(unit)["Type"] == "notify"
+    assert _service(unit)["WatchdogSec"]
 
 
 def test_the_socket_units_listen_where_the_receiver_does_unless_it_is_told_otherwise() -> None:
@@ -145,8 +147,17 @@ def test_the_socket_units_listen_where_the_receiver_does_unless_it_is_told_other
     ]
 
 
-def test_a_reload_of_the_unit_is_a_sighup() -> None:
-    parser = configparser.RawConfigParser(strict=False)
-    parser.optionxform = str
-    parser.read(SYSTEMD / "mailer.service")
-    assert parser["Service"]["ExecReload"] == "/bin/kill -HUP $MAINPID"
+@pytest.mark.parametrize("unit", ["mailer.service", "mailer-monitor.service"])
+def test_a_reload_of_a_unit_is_a_sighup_and_needs_no_program_but_the_shell(unit: str) -> None:
+    command = shlex.split(_service(unit)["ExecReload"].replace("$$", "$"))
+    with subprocess.Popen(["/bin/sleep", "6000"]) as service:
+        reload = subprocess.run(command, env={"PATH": "", "MAINPID": str(service.pid)}, check=False)
+        ended = service.wait(60) if reload.returncode == 0 else service.terminate()
+    assert (reload.returncode, ended) == (0, -signal.SIGHUP)
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_the_units_start_only_programs_that_every_debian_has(unit: str) -> None:
+    """Essential packages alone have these: dash and coreutils."""
+    programs = {value.split()[0] for key, value in _service(unit).items() if key.startswith("Exec")}
+    assert programs <= {*INSTALLED, "/bin/sh", "/bin/sleep"}
