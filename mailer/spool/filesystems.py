@@ -58,21 +58,35 @@ LOCAL = {
     "cramfs": _READ_ONLY,
 }
 
+POWER_CUT = {"ext4", "xfs", "btrfs"}
+"""Those whose power was cut while mail was accepted and sent (`tests/end_to_end/test_power_cut.py`)."""
 FLEETING = {kind for kind, sort in LOCAL.items() if sort == _MEMORY}
 FOREIGN = {kind for kind, sort in LOCAL.items() if sort == _FOREIGN}
 
-_NETWORK = """
-    nfs nfs4 cifs smb2 smb3 smbfs ncpfs afs coda ceph glusterfs lustre beegfs gpfs orangefs pvfs2 wekafs
-    fuse.glusterfs fuse.ceph-fuse fuse.ceph fuse.sshfs fuse.davfs fuse.s3fs fuse.rclone fuse.gcsfuse
-    fuse.juicefs fuse.mfs fuse.moosefs fuse.curlftpfs fuse.blobfuse2 fuse.seaweedfs
-"""
-_CLUSTER = "ocfs2 gfs gfs2"
-_HOST = "9p virtiofs vboxsf vmhgfs prl_fs drvfs fuse.vmhgfs-fuse fuse.grpcfuse"
-_REMOTE = {
-    **dict.fromkeys(_NETWORK.split(), "a filesystem over a network"),
-    **dict.fromkeys(_CLUSTER.split(), "a filesystem that several machines write to"),
-    **dict.fromkeys(_HOST.split(), "a directory of the machine that runs this one"),
+INSTEAD = "set spoolDir to a directory on a local filesystem, such as ext4, XFS or btrfs"
+"""What to do about a filesystem that is refused."""
+_NETWORK = "a filesystem over a network"
+_UNRELIABLE = "whose locks and syncs are not reliable enough for a spool"
+_REASONS = {
+    f"{_NETWORK}, {_UNRELIABLE}": """
+        smbfs ncpfs afs coda lustre beegfs gpfs orangefs pvfs2 wekafs
+        fuse.sshfs fuse.davfs fuse.s3fs fuse.rclone fuse.gcsfuse fuse.juicefs fuse.mfs fuse.moosefs
+        fuse.curlftpfs fuse.blobfuse2 fuse.seaweedfs""",
+    # nfs(5), flock(2), RFC 8881 section 8.4 and 18.26.
+    f"{_NETWORK}, where a lock ends with its lease while its holder goes on, and where a rename may fail "
+    "although it was done": "nfs nfs4",
+    # mount.cifs(8): `nobrl`, and caching by oplocks and leases that the server may break at any time.
+    f"{_NETWORK}, whose locks and modes depend on the server and on mount options": "cifs smb2 smb3",
+    # Seen in public reports; its vendor has ended it.
+    f"{_NETWORK} that has granted one lock to two clients after a disconnect": "glusterfs fuse.glusterfs",
+    # Seen with ceph-fuse 16: `mailer doctor --second-mount`.
+    f"{_NETWORK}, where two hosts that append to one file overwrite lines": "fuse.ceph-fuse fuse.ceph",
+    f"{_NETWORK}, whose client in the kernel has not been tested": "ceph",
+    f"a filesystem that several machines write to, {_UNRELIABLE}": "ocfs2 gfs gfs2",
+    f"a directory of the machine that runs this one, {_UNRELIABLE}": """
+        9p virtiofs vboxsf vmhgfs prl_fs drvfs fuse.vmhgfs-fuse fuse.grpcfuse""",
 }
+_REFUSED = {kind: why for why, kinds in _REASONS.items() for kind in kinds.split()}
 """Filesystems in common use that are refused, with the reason for the message."""
 
 _MAGIC = {
@@ -126,8 +140,8 @@ def refusal(kind: str) -> str:
     """Return why a spool may not be on a filesystem, as part of a sentence; empty if it may."""
     if kind in LOCAL:
         return ""
-    if kind in _REMOTE:
-        return f"{_REMOTE[kind]}, whose locks and syncs are not reliable enough for a spool"
+    if kind in _REFUSED:
+        return _REFUSED[kind]
     if kind.partition(".")[0] == "fuse":
         return "a filesystem implemented by a program, whose locks and syncs are not known to be reliable"
     return "which is not known to be used by this machine alone, with reliable locks and syncs"

@@ -19,7 +19,7 @@ from typing import Self
 
 import msgspec
 
-from mailer.spool.filesystems import filesystem_of, refusal
+from mailer.spool.filesystems import INSTEAD, filesystem_of, refusal
 from mailer.spool.free_space import FreeSpace, free_space
 from mailer.spool.inode_spread import InodeSpread
 from mailer.spool.journalling import renames_are_whole
@@ -72,6 +72,8 @@ DROP_MODE = 0o3733
 """Any user may create files, but not list them or remove another user's; new files inherit the group."""
 SUPPRESSED = "suppressed"
 """Made with the first suppressed address: see `suppression`."""
+PROBE = ".probe-"
+"""The beginning of the names of `checks.probe`'s directories in `tmp/`."""
 DIRECTORIES = (*(place.value for place in Place), LOCAL, LOG, STATE)
 
 
@@ -205,8 +207,7 @@ class Spool:
         if why := refusal(kind):
             raise SpoolError(
                 None,
-                f"the spool {self.path} is on {kind}, {why}: set spoolDir to a directory on a local "
-                "filesystem, such as ext4, XFS or btrfs",
+                f"the spool {self.path} is on {kind}, {why}: {INSTEAD}",
             )
         for name in (ONCE, DROP, SUPPRESSED):
             with suppress(FileNotFoundError):

@@ -61,6 +61,8 @@ ALLOWED = {
     ("mailer.spool.checks.probe", "os.open(place)"): "to look at which filesystem it is on",
     ("mailer.cli.program", "open(fd)"): "a descriptor",
     ("mailer.cli.hangup", "os.open('/dev/tty')"): "the terminal that controls us, if there is one",
+    ("mailer.spool.checks.probe", "os.open(elsewhere / name)"): "what mkdtemp made, by its second path",
+    ("mailer.spool.checks.trials", "os.utime(file)"): "a descriptor",
     ("mailer.spool.checks.probe", "os.open(directory)"): "mkdtemp made it, in the spool, for its owner alone",
     ("mailer.config.trust", "os.open(_ROOT)"): "nobody can move it",
     ("mailer.spool.syscalls", "path.read_bytes"): "the boot id, in /proc",

@@ -27,7 +27,8 @@ def mounted(kind: str, place: Path) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("fuse.glusterfs", "a filesystem over a network"),
+        ("fuse.glusterfs", "a filesystem over a network that has granted one lock to two clients"),
+        ("fuse.ceph-fuse", "a filesystem over a network, where two hosts that append to one file"),
         ("fuse.sshfs", "a filesystem over a network"),
         ("fuse.novel", "not known to be reliable"),
         ("fuse", "not known to be reliable"),

@@ -1,5 +1,8 @@
 """The spool's self-test: what a filesystem cannot do is seen, and nothing is left behind."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,8 @@ from testbed.relay import Relay
 
 from mailer.mail.finding import Grade
 from mailer.spool.checks import probe
-from mailer.spool.checks.probe import PREFIX
-from mailer.spool.layout import Spool
+from mailer.spool.layout import PROBE, Spool
+from mailer.spool.run.sweep import STALE, clean_tmp
 from mailer.spool.state.pause import pause
 from mailer.spool.syscalls import Mount, mount_of
 from mailer.spool.view import waiting
@@ -29,21 +32,26 @@ def grades(findings) -> dict[str, Grade]:
 def test_a_disk_that_can_do_everything_is_fine_and_as_it_was(spool_path: Path) -> None:
     Spool.open(spool_path, create=True).close()
     before = sorted(spool_path.rglob("*"))
-    found = probe.probe(spool_path)
-    assert set(grades(found)) == {"filesystem", "fsync", "rename", "flock", "link", "modes", "reserve"}
+    found = probe.probe(spool_path, time.time)
+    assert set(grades(found)) == {
+        *("filesystem", "fsync", "rename", "inode", "link", "modes", "reserve", "names", "times"),
+        *("create", "append", "flock"),
+    }
     assert not {grade for what, grade in grades(found).items() if what != "filesystem"} - {Grade.OK}
     assert sorted(spool_path.rglob("*")) == before
 
 
 def test_without_a_spool_its_future_place_is_tried(spool_path: Path) -> None:
-    assert {finding.about for finding in probe.probe(spool_path / "deeper")} == {str(spool_path.parent)}
+    assert {finding.about for finding in probe.probe(spool_path / "deeper", time.time)} == {
+        str(spool_path.parent)
+    }
     assert not spool_path.exists()
 
 
 @pytest.mark.parametrize(
     ("what", "inject", "grade", "words"),
     [
-        ("fsync", "fsync:error=EIO", "problem", "Input/output error (EIO)"),
+        ("fsync", "fsync:error=EIO", "problem", "Input/output error, for a file (EIO)"),
         ("fsync", "fsync:delay_exit=60000", "warning", "slow"),
         ("rename", "renameat2:error=EINVAL", "warning", "without RENAME_NOREPLACE"),
         ("rename", "renameat2:retval=0", "problem", "replaced a file"),
@@ -52,6 +60,9 @@ def test_without_a_spool_its_future_place_is_tried(spool_path: Path) -> None:
         ("link", "linkat:error=EPERM", "warning", "hard links do not work"),
         ("modes", "fchmod:retval=0", "problem", "mode 0640 has 0600"),
         ("reserve", "fallocate:error=EOPNOTSUPP", "warning", "cannot be reserved"),
+        ("fsync", "fsync:error=EINVAL:when=2", "problem", "Invalid argument, for a directory (EINVAL)"),
+        ("times", "utimensat:retval=0", "warning", "kept to"),
+        ("inode", "renameat:error=EXDEV", "problem", "Invalid cross-device link (EXDEV)"),
     ],
 )
 def test_what_a_filesystem_cannot_do_is_told(
@@ -63,7 +74,41 @@ def test_what_a_filesystem_cannot_do_is_told(
     found = examined(relay, strace)
     assert found[what][0] == grade
     assert words in found[what][1]
-    assert not list((relay.spool / "tmp").glob(f"{PREFIX}*"))
+    assert not list((relay.spool / "tmp").glob(f"{PROBE}*"))
+
+
+def test_what_a_killed_doctor_leaves_the_sweep_removes_once_it_is_old(relay: Relay, tmp_path: Path) -> None:
+    Spool.open(relay.spool, create=True).close()
+    killed = (tracer(), "-o", str(tmp_path / "log"), "-f", "-e", "inject=fsync:signal=KILL")
+    assert relay.mailer("doctor", "--offline", under=killed).returncode == -signal.SIGKILL
+    [left] = (relay.spool / "tmp").glob(f"{PROBE}*")
+    assert list(left.iterdir())
+    assert relay.mailer("spool", "fsck").returncode == 0
+    (left / "names").mkdir()
+    (left / "names" / "name").touch()
+    for age, there in ((STALE - 60, True), (STALE + 60, False)):
+        os.utime(left, (moment := time.time() - age, moment))
+        with Spool.open(relay.spool) as spool:
+            assert clean_tmp(spool, None) == clean_tmp(spool, time.time()) == []
+        assert left.exists() == there
+
+
+def test_where_no_second_process_starts_one_does_what_two_would(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root's own Python may lie in /root, where the spool's owner cannot read it."""
+    Spool.open(spool_path, create=True).close()
+    monkeypatch.setattr("sys.executable", str(spool_path / "nothing"))
+    found = grades(probe.probe(spool_path, time.time))
+    assert found["process"] is Grade.SKIPPED
+    assert (found["create"], found["append"], found["flock"]) == (Grade.OK, Grade.OK, Grade.OK)
+
+
+def test_times_of_another_clock_are_told(spool_path: Path) -> None:
+    Spool.open(spool_path, create=True).close()
+    [times] = [each for each in probe.probe(spool_path, lambda: time.time() + 7200) if each.what == "times"]
+    assert times.grade is Grade.WARNING
+    assert "differs from this host's by -7200 s" in times.found
 
 
 def test_a_spool_that_cannot_be_written_is_a_problem(relay: Relay) -> None:

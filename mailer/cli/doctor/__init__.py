@@ -1,6 +1,7 @@
 """`mailer doctor`: check this host, the network and DNS for everything that mail needs."""
 
 import ipaddress
+from pathlib import Path
 
 import click
 
@@ -33,6 +34,7 @@ def _addresses(
         "mailer doctor --offline                         this host alone, in a second",
         "mailer doctor --domain example.com --egress 192.0.2.25 --resolver 192.0.2.53",
         "mailer doctor --json | jq -r 'select(.grade == \"problem\") | .todo'",
+        "mailer doctor --offline --all --second-mount /mnt/other/spool",
         "mailer doctor --strict >/dev/null || echo look",
     )
 )
@@ -47,12 +49,24 @@ def _addresses(
 @resolver_option
 @click.option("--offline", is_flag=True, help="Contact no other host.")
 @click.option(
+    "--second-mount", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
+    help="The spool's directory in a second mount of its filesystem, to test what two hosts see.",
+)  # fmt: skip
+@click.option(
     "--all", "everything", is_flag=True, help="Also print what is ok, and each result as it is found."
 )
 @click.option("--strict", is_flag=True, help="Also exit with 1 for warnings.")
 @json_of("group, about, what, grade (ok warning problem unknown skipped), found, todo")
 @config_option
-def doctor(*, offline: bool, everything: bool, strict: bool, as_json: bool, **asked: object) -> Exit:
+def doctor(
+    *,
+    offline: bool,
+    second_mount: Path | None,
+    everything: bool,
+    strict: bool,
+    as_json: bool,
+    **asked: object,
+) -> Exit:
     """Check the set-up: this host, the providers, and what DNS says of the domains that send.
 
     This checks the configuration, the files and their modes, the abilities of the spool's filesystem, the
@@ -85,6 +99,6 @@ def doctor(*, offline: bool, everything: bool, strict: bool, as_json: bool, **as
         return Exit.CONFIG
     become_owner(loaded.config.spool_dir, http=uses_http(loaded.config))
     network = None if offline else Asked(**asked)  # type: ignore[arg-type]  # click has converted them
-    asyncio.run(examine(loaded, report, network))
+    asyncio.run(examine(loaded, report, network, second_mount))
     code = report.end(strict=strict)
     return Exit.CONFIG if obstacles(loaded) else code

@@ -30,18 +30,21 @@ def examine_without_configuration(error: ConfigError, report: Report) -> None:
     report.group("clock", clock_findings(time.time()))
 
 
-async def examine(loaded: Loaded, report: Report, asked: Asked | None) -> None:
+async def examine(
+    loaded: Loaded, report: Report, asked: Asked | None, second_mount: Path | None = None
+) -> None:
     """Check the network and meanwhile this host, and report all findings in a fixed order.
 
     Args:
         loaded: the configuration.
         report: gets each group of findings.
         asked: the options of the network checks; None to skip them.
+        second_mount: the spool's directory in a second mount of its filesystem, to compare.
     """
     config = loaded.config
     wanted = list(sections(config, asked)) if asked else []
     waiting = [(section.title, asyncio.create_task(bounded(section))) for section in wanted]
-    for title, findings in await asyncio.to_thread(_here, loaded):
+    for title, findings in await asyncio.to_thread(_here, loaded, second_mount):
         report.group(title, findings)
     ports = await port_findings(config, started=not spool.never_started(config.spool_dir))
     report.group("ports", [*ports, *trusted_findings(config)])
@@ -54,13 +57,13 @@ async def examine(loaded: Loaded, report: Report, asked: Asked | None) -> None:
         report.group(title, task.result())
 
 
-def _here(loaded: Loaded) -> list[tuple[str, list[Finding]]]:
+def _here(loaded: Loaded, second_mount: Path | None) -> list[tuple[str, list[Finding]]]:
     """Run the checks of this host."""
     place, now = loaded.config.spool_dir, time.time()
     return [
         ("configuration", list(configuration_findings(loaded))),
         ("files", list(file_findings(loaded))),
-        ("spool", _spool(place, loaded.config.min_free_space)),
+        ("spool", _spool(place, loaded.config.min_free_space, second_mount)),
         ("queue", [] if foreign(place) else queue(place, now)),
         ("events", [] if foreign(place) else _events(loaded.config, now)),
         ("clock", clock_findings(now, place)),
@@ -87,8 +90,8 @@ def _events(config: Config, now: float) -> list[Finding]:
     return [Finding("onEvent", "events", grade, words, todo)]
 
 
-def _spool(place: Path, min_free: int) -> list[Finding]:
+def _spool(place: Path, min_free: int, second_mount: Path | None) -> list[Finding]:
     if why := foreign(place):
         # Skip the other checks, since the probe creates files in the directory.
         return [Finding(str(place), "owner", Grade.PROBLEM, why, "set spoolDir to another directory")]
-    return [*spool.directories(place), *probe(place), *spool.space(place, min_free)]
+    return [*spool.directories(place), *probe(place, time.time, second_mount), *spool.space(place, min_free)]

@@ -20,6 +20,7 @@ from mailer.spool.layout import (
     DROP,
     FILE_MODE,
     ONCE,
+    PROBE,
     SUPPRESSED,
     Place,
     Spool,
@@ -95,6 +96,8 @@ def _directory(spool: Spool, place: Place, bucket: str, now: float) -> Iterator[
             for entry in entries:
                 if is_id(entry.name):
                     yield from _file(spool, Spot(place, entry.name, bucket), now)
+                elif place is Place.TMP and entry.name.startswith(PROBE):
+                    continue  # Of a probe that runs, or was killed, and then the sweep removes it.
                 else:
                     yield Finding(
                         f"{directory}/{entry.name}",

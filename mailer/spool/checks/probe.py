@@ -1,56 +1,58 @@
-"""A probe of the filesystem: try each system call that the spool relies on, and report the results.
+"""A probe of the filesystem: try what the spool relies on, and report what holds and what it is good for.
 
-It works in a temporary directory that it makes and removes. No message is touched, and a program that reads
-the spool meanwhile ignores the directory, whose name is not an id.
+It works in temporary directories that it makes and removes. No message is touched, and a program that reads
+the spool meanwhile ignores them, whose names are no ids. What a killed probe leaves, the sweep of `tmp/`
+removes (`run/sweep.py`).
 """
 
 import errno
-import fcntl
 import os
-import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
-from stat import S_IMODE
-from time import perf_counter
 
+from mailer.mail.clock import Clock
 from mailer.mail.finding import Finding, Grade
-from mailer.spool.filesystems import FLEETING, FOREIGN, filesystem_of, refusal
-from mailer.spool.layout import FILE_MODE, Place
-from mailer.spool.syscalls import Mount, rename_without_replacing, reserve
+from mailer.spool.checks import trials, two_clients
+from mailer.spool.checks.client import Client, Here, SecondProcess
+from mailer.spool.checks.trials import Outcome
+from mailer.spool.filesystems import FLEETING, FOREIGN, INSTEAD, POWER_CUT, filesystem_of, refusal
+from mailer.spool.layout import PROBE, Place
+from mailer.spool.syscalls import Mount
 
-PREFIX = ".probe-"
-"""The beginning of the temporary directory's name."""
-_ROUNDS = 9
-"""How many syncs are measured; the first one may have to wake up the disk."""
-_SIZE = 2048
-"""Octets in a test file: the size of a small message."""
-_SLOW = 0.05
-"""Seconds. A disk seek takes 0.01; if a sync takes more than a few of them, clients notice it per message."""
 _UNSAFE_OPTIONS = {"nobarrier", "barrier=0", "volatile"}
 """Mount options under which fsync returns before the data is safe (ext4(5), xfs(5), overlayfs)."""
 
 
-def probe(spool: Path) -> list[Finding]:
+def probe(spool: Path, clock: Clock, second_mount: Path | None = None) -> list[Finding]:
     """Try what the spool needs on its filesystem, present or future.
 
     Args:
         spool: the spool's directory; if it does not exist yet, its nearest existing parent is probed.
+        clock: the time, to compare that of new files with.
+        second_mount: the spool's directory in a second mount of its filesystem, to try also what two hosts
+            would see of each other.
 
-    Everything that was made is removed again, even if a trial fails.
+    Everything that was made is removed again, even if a trial fails. What no program starts on is tried all
+    the same, to show what does not hold there.
     """
     place = spool
+    found: list[Finding] = []
     try:
         place = _where(spool)
-        kind = _filesystem(place, _mounted(place))
-        if kind.grade is Grade.PROBLEM:
-            return [kind]
-        with _workshop(place) as fd:
-            return [kind, *_trials(str(place), fd)]
+        found.append(_filesystem(place, _mounted(place)))
+        with _workshop(place) as (_, fd):
+            found += _tried(str(place), fd, (*trials.TRIALS, ("times", partial(trials.times, clock=clock))))
+        with _workshop(place) as (_, fd):
+            found += _between_processes(str(place), fd)
+        if second_mount is not None:
+            found += _between_mounts(place, _same_place(spool, place, second_mount))
     except OSError as error:
-        return [_unusable(place, error)]
+        found.append(_unusable(place, error))
+    return found
 
 
 def _where(spool: Path) -> Path:
@@ -58,6 +60,14 @@ def _where(spool: Path) -> Path:
     if (spool / Place.TMP).is_dir():
         return spool / Place.TMP
     return next(place for place in (spool, *spool.parents) if place.is_dir())
+
+
+def _same_place(spool: Path, place: Path, second_mount: Path) -> Path:
+    """Return the path of `place`, which is in or above the spool, in the second mount of the spool."""
+    spool, second_mount = spool.absolute(), second_mount.absolute()
+    if place.absolute().is_relative_to(spool):
+        return second_mount / place.absolute().relative_to(spool)
+    return second_mount.parents[len(spool.relative_to(place.absolute()).parts) - 1]
 
 
 def _mounted(place: Path) -> Mount:
@@ -85,7 +95,7 @@ def _filesystem(place: Path, mount: Mount) -> Finding:
     name = mount.kind
     if why := refusal(name):
         words = f"{name}, {why}: no program starts here"
-        return found(Grade.PROBLEM, words, "set spoolDir to a local filesystem, such as ext4, XFS or btrfs")
+        return found(Grade.PROBLEM, words, INSTEAD)
     if name in FLEETING:
         words = f"{name}, which is in memory: mail waiting there is lost at a reboot"
         return found(Grade.WARNING, words, "set spoolDir to a disk")
@@ -98,154 +108,88 @@ def _filesystem(place: Path, mount: Mount) -> Finding:
     if name in {"overlay", "fuse.fuse-overlayfs"}:
         words = f"{name}, a container's own layer: mail waiting there is lost with the container"
         return found(Grade.WARNING, words, "put the spool on a volume")
-    return found(Grade.OK, f"{name}, local")
+    tested = "were tested" if name in POWER_CUT else f"were tested on {', '.join(sorted(POWER_CUT))} only"
+    return found(Grade.OK, f"{name}, local; power cuts {tested}")
 
 
 @contextmanager
-def _workshop(place: Path) -> Iterator[int]:
-    """Yield a descriptor of a new temporary directory, which is removed afterwards with its content."""
-    directory = tempfile.mkdtemp(prefix=PREFIX, dir=place)
+def _workshop(place: Path) -> Iterator[tuple[str, int]]:
+    """Yield the name and a descriptor of a new temporary directory, which is removed afterwards."""
+    directory = tempfile.mkdtemp(prefix=PROBE, dir=place)
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            yield fd
+            yield Path(directory).name, fd
         finally:
             os.close(fd)
     finally:
         rmtree(directory, ignore_errors=True)
 
 
-def _trials(about: str, fd: int) -> Iterator[Finding]:
-    for what, trial in _TRIALS:
-        try:
-            grade, found, todo = trial(fd)
-        except OSError as error:
-            name = errno.errorcode.get(error.errno or 0, "")
-            found = f"does not work here: {error.strerror} ({name})"
-            yield Finding(about, what, Grade.PROBLEM, found, "set spoolDir to a local filesystem that can")
-        else:
-            yield Finding(about, what, grade, found, todo)
+def _tried(about: str, fd: int, wanted: Iterable[tuple[str, Callable[[int], Outcome]]]) -> Iterator[Finding]:
+    for what, trial in wanted:
+        yield _finding(about, what, partial(trial, fd))
 
 
-Outcome = tuple[Grade, str, str]
-
-
-def _fsync(fd: int) -> Outcome:
-    took = [_accept_one(fd, f"message-{number}") for number in range(_ROUNDS)]
-    usual, worst = statistics.median(took), max(took)
-    found = (
-        f"file and directory in {usual * 1000:.2g} ms (median of {_ROUNDS}; slowest {worst * 1000:.2g} ms)"
-    )
-    if usual > _SLOW:
-        return Grade.WARNING, f"{found}: slow", "every client waits that long for its 250; try another disk"
-    return Grade.OK, found, ""
-
-
-def _ms(seconds: float) -> str:
-    milliseconds = seconds * 1000
-    return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.2g} ms"
-
-
-def _accept_one(directory: int, name: str) -> float:
-    """Write a file as the receiver does; return how many seconds it took to make it durable."""
-    fd = _new_file(directory, name)
+def _finding(about: str, what: str, trial: Callable[[], Outcome]) -> Finding:
     try:
-        os.write(fd, bytes(_SIZE))
-        began = perf_counter()
-        os.fsync(fd)
-        os.fsync(directory)
-        return perf_counter() - began
-    finally:
-        os.close(fd)
-
-
-def _rename(fd: int) -> Outcome:
-    for name in ("one", "two"):
-        os.close(_new_file(fd, name))
-    try:
-        rename_without_replacing(fd, "one", "two")
-    except FileExistsError:
-        rename_without_replacing(fd, "one", "three")
-        return Grade.OK, "never replaces a file (RENAME_NOREPLACE)", ""
+        return Finding(about, what, *trial())
     except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
-            raise
-        os.rename("one", "three", src_dir_fd=fd, dst_dir_fd=fd)
-        words = "works without RENAME_NOREPLACE; programs check for the target first, and then rename"
-        return Grade.WARNING, words, "nothing to do while only mailer's programs write there"
-    words = "RENAME_NOREPLACE replaced a file all the same"
-    return Grade.PROBLEM, words, "set spoolDir to another filesystem"
+        name = errno.errorcode.get(error.errno or 0, "")
+        found = f"does not work here: {error.strerror} ({name})"
+        return Finding(about, what, Grade.PROBLEM, found, "set spoolDir to a local filesystem that can")
 
 
-def _flock(fd: int) -> Outcome:
-    first = _new_file(fd, "locked")
-    second = os.open("locked", os.O_RDWR | os.O_CLOEXEC, dir_fd=fd)
+def _between_processes(about: str, fd: int) -> Iterator[Finding]:
+    here = Here(fd)
+    other: Client
     try:
-        fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return Grade.OK, "keeps a second runner out", ""
-        words = "two programs can hold an exclusive lock together: two runners would send the same mail"
-        return Grade.PROBLEM, words, "set spoolDir to another filesystem"
-    finally:
-        os.close(second)
-        os.close(first)
-
-
-def _link(fd: int) -> Outcome:
-    os.close(_new_file(fd, "linked"))
-    try:
-        os.link("linked", "again", src_dir_fd=fd, dst_dir_fd=fd)
+        other = SecondProcess(fd)
     except OSError as error:
-        words = f"hard links do not work here ({error.strerror}): this filesystem is made for other purposes"
-        return (
-            Grade.WARNING,
-            words,
-            "mailer does not need them, but ext4, XFS or btrfs is a safer place",
+        words = (
+            f"a second process cannot be started ({error.strerror}): this one did what two would have done"
         )
-    links = os.stat("linked", dir_fd=fd).st_nlink
-    if links != 2:
-        words = f"a file with two names reports {links} links: an intruder's link would not be detected"
-        return Grade.WARNING, words, "set spoolDir to another filesystem"
-    return Grade.OK, "hard links are counted", ""
+        yield Finding(about, "process", Grade.SKIPPED, words)
+        other = Here(fd)
+    yield from _compared(about, here, other, two_clients.TRIALS)
 
 
-def _modes(fd: int) -> Outcome:
-    file = _new_file(fd, "mode")
+def _compared(
+    about: str, one: Client, other: Client, wanted: Iterable[tuple[str, two_clients.TrialOfTwo]]
+) -> Iterator[Finding]:
     try:
-        for mode in (0o640, FILE_MODE):  # one mode alone could be the same for all files here
-            os.fchmod(file, mode)
-            kept = S_IMODE(os.fstat(file).st_mode)
-            if kept != mode:
-                words = f"a file created with mode {mode:04o} has {kept:04o}: other users may read the mail"
-                return Grade.PROBLEM, words, "set spoolDir to a filesystem that keeps modes"
+        for what, trial in wanted:
+            yield _finding(about, what, partial(trial, one, other))
     finally:
-        os.close(file)
-    return Grade.OK, "modes are kept", ""
+        one.kill()
+        other.kill()
 
 
-def _reserve(fd: int) -> Outcome:
-    file = _new_file(fd, "reserved")
-    try:
-        if reserve(file, 0, _SIZE):
-            return Grade.OK, "room can be reserved (fallocate)", ""
-    finally:
-        os.close(file)
-    words = "room cannot be reserved: a disk that fills up at the wrong moment leaves a delivery in doubt"
-    return Grade.WARNING, words, "keep some space free"
-
-
-_TRIALS: tuple[tuple[str, Callable[[int], Outcome]], ...] = (
-    ("fsync", _fsync),
-    ("rename", _rename),
-    ("flock", _flock),
-    ("link", _link),
-    ("modes", _modes),
-    ("reserve", _reserve),
-)
-
-
-def _new_file(directory: int, name: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.open(name, flags, FILE_MODE, dir_fd=directory)
+def _between_mounts(place: Path, elsewhere: Path) -> Iterator[Finding]:
+    """Try what two hosts would see of each other, in one directory of both mounts; raises OSError."""
+    about = str(elsewhere)
+    with _workshop(place) as (name, fd):
+        try:
+            second = os.open(elsewhere / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            words = f"does not show a directory that was just made in {place}: {error.strerror}"
+            todo = "name the spool's directory in a second mount of the same filesystem"
+            yield Finding(about, "mounts", Grade.PROBLEM, words, todo)
+            return
+        try:
+            if os.fstat(second).st_dev == os.fstat(fd).st_dev:
+                words = f"is in the same mount as {place}, and so it shows nothing of a second host"
+                todo = "mount the filesystem a second time, as another client"
+                yield Finding(about, "mounts", Grade.UNKNOWN, words, todo)
+                return
+            try:
+                other = SecondProcess(second)
+            except OSError as error:
+                words = f"a second process cannot be started ({error.strerror})"
+                yield Finding(about, "mounts", Grade.UNKNOWN, words)
+                return
+            yield from _compared(about, Here(fd), other, two_clients.BETWEEN_MOUNTS)
+        finally:
+            os.close(second)
+            # If the two disagree, the first may be unable to remove what the second made.
+            rmtree(elsewhere / name, ignore_errors=True)

@@ -6,11 +6,13 @@ ones.
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 
 from mailer.spool.due import due_buckets
+from mailer.spool.ids import is_id
 from mailer.spool.inode_spread import HOME
-from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
+from mailer.spool.layout import PROBE, SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.locked_message import LockedMessage, Missed, Unsafe
 from mailer.spool.run.claim import Claims, Report
 from mailer.spool.run.notice import is_awaited
@@ -88,6 +90,8 @@ def remove_if_empty(spool: Spool, directory: str) -> None:
 def clean_tmp(spool: Spool, now: float | None, on_skip: Report = lambda _spot, _reason: None) -> list[str]:
     """Remove what dead programs left in `tmp/`, and return the ids. No such file was ever acknowledged.
 
+    The directories of a killed `mailer doctor` are removed, too, but not returned.
+
     A notification that its parent's journal names stays: the next claim of the parent moves it to `new/`.
 
     Args:
@@ -99,7 +103,7 @@ def clean_tmp(spool: Spool, now: float | None, on_skip: Report = lambda _spot, _
         OSError: the spool is unusable.
     """
     removed: list[str] = []
-    for name in names(spool, Place.TMP.value):
+    for name in _litter(spool, now):
         spot = Spot(Place.TMP, name)
         try:
             with LockedMessage.lock(spool, spot) as locked:
@@ -120,6 +124,28 @@ def clean_tmp(spool: Spool, now: float | None, on_skip: Report = lambda _spot, _
                 raise
             on_skip(spot, f"it cannot be removed: {error.strerror}")
     return removed
+
+
+def _litter(spool: Spool, now: float | None) -> Iterator[str]:
+    """Yield the ids in `tmp/`; remove what killed probes of the filesystem left there."""
+    with spool.directory(Place.TMP.value) as fd, os.scandir(fd) as entries:
+        for entry in entries:
+            if is_id(entry.name):
+                yield entry.name
+            elif entry.name.startswith(PROBE):
+                with suppress(OSError):
+                    if _is_stale(entry.stat(follow_symlinks=False), now):
+                        _remove_probe(entry.name, fd)
+
+
+def _remove_probe(name: str, directory: int) -> None:
+    """Remove a directory with its content; raises OSError."""
+    for _, directories, files, fd in os.fwalk(name, topdown=False, dir_fd=directory):
+        for each in files:
+            os.unlink(each, dir_fd=fd)
+        for each in directories:
+            os.rmdir(each, dir_fd=fd)
+    os.rmdir(name, dir_fd=directory)
 
 
 def _is_stale(state: os.stat_result, now: float | None) -> bool:
