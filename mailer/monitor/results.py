@@ -18,8 +18,9 @@ NOTHING_SENT = 3600.0
 _SAMPLE = 10
 """The number of oldest messages in each place that are read, only if nothing was sent. *0.2 ms each.*"""
 _REPLY = re.compile(r"[45]\d\d[ -]")
-_MAILBOX = re.compile(r"[45]\d\d[ -][45]\.2\.[12]\b")
-"""Matches replies about one mailbox (RFC 3463 3.3: disabled, full), which a provider passes on."""
+_MAILBOX = re.compile(r"[45]\d\d[ -][45]\.2\.2\b")
+"""Matches replies about a full mailbox (RFC 3463 3.3), which a provider passes on. X.2.1 does not count:
+Gmail's relay uses it for a customer's limit, too."""
 _ADDRESS = re.compile(r"[^\s<>]+@[^\s<>]+")
 """Matches addresses, to mask them: every user of this host may read the health."""
 

@@ -81,6 +81,23 @@ def test_a_full_mailbox_a_large_message_and_greylisting_are_no_quota_of_ours(rep
     assert quota_of(reply) is None
 
 
+@pytest.mark.parametrize(
+    "text", ["Connection refused", "Connection timed out", "connection closed by the server"]
+)
+def test_an_error_of_the_system_is_no_refusal_of_our_host(text: str) -> None:
+    """The provider has said nothing."""
+    assert Ailment.of(Scope.HOST, text).kind is breaker.Kind.DOWN
+
+
+def test_a_provider_that_is_down_is_not_said_to_refuse_our_host(relay: Relay, free_port: int) -> None:
+    relay.configure(forward_to(free_port))
+    ids = [queue(relay.spool) for _ in range(3)]
+    assert relay.mailer_send("--once").returncode == 0
+    why = "it does not work: Connection refused"
+    assert f"is paused, {why}" in relay.mailer("spool", "why", ids[0]).stdout
+    assert "it does not work\n" in relay.mailer("providers").stdout
+
+
 @pytest.mark.parametrize(("scope", "text"), [(Scope.PROVIDER, REFUSED), (Scope.HOST, QUOTAS[0])])
 def test_login_and_quota_open_at_once_where_no_mail_had_a_part_in_it(scope: Scope, text: str) -> None:
     state = breaker.failed(ProviderState(), Ailment.of(scope, text), NOW)

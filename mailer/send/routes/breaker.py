@@ -57,6 +57,10 @@ _MAY_PASS = frozenset({Kind.DOWN, Kind.HOST})
 """Kinds of trouble that may affect only one session."""
 
 
+_ANSWERS = ("2", "4", "5", "HTTP ")
+"""The first characters of what a provider said, as it is written in the journal."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ailment:
     """One trouble with a provider."""
@@ -81,7 +85,8 @@ class Ailment:
         if reading.about is About.HOST and reading.pause:
             # RFC 9110 10.2.3: Retry-After is how long the service is expected to be unavailable, to any mail.
             return cls(text, Kind.DOWN, reading.pause, None, asked=True)
-        if reading.about is About.SESSION:
+        # Without a code it is an error of the system: "Connection refused" is said of no host of ours.
+        if reading.about is About.SESSION and text.startswith(_ANSWERS):
             return cls(text, Kind.HOST, PAUSE, mail)
         if scope is Scope.PROVIDER:
             return cls(text, Kind.LOGIN, PAUSE, mail)
