@@ -104,32 +104,8 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_alerts(config),
         *_on_event(config),
         *_suppress_unknown(config),
-        *_retention(config),
-        *_limits(config),
+        *_amounts().warnings(config),
     )
-
-
-def _retention(config: Config) -> Iterator[Problem]:
-    if config.log_retention < 2 * 86_400:
-        yield Problem(
-            "$.logRetention", "is less than 2 days: a day of the ledger is kept for as long at least"
-        )
-
-
-def _limits(config: Config) -> Iterator[Problem]:
-    """Warn of a daily limit below the hourly one: after an hour the sender waits for the rest of the day."""
-    limits = config.rate_limits
-    if not limits.enabled:
-        return
-    for name, hour, day in (
-        ("maxPerDay", limits.max_per_hour, limits.max_per_day),
-        ("globalMaxPerDay", limits.global_max_per_hour, limits.global_max_per_day),
-    ):
-        if 0 < day < hour:
-            other = name.replace("Day", "Hour")
-            yield Problem(
-                f"$.rateLimits.{name}", f"is {day}, below {other} ({hour}), which is therefore never reached"
-            )
 
 
 def is_placeholder(password: str) -> bool:
@@ -200,6 +176,12 @@ def _local() -> ModuleType:
     from mailer.config import local_checks  # noqa: PLC0415 - not needed by the runner, which cron starts each minute
 
     return local_checks
+
+
+def _amounts() -> ModuleType:
+    from mailer.config import amount_checks  # noqa: PLC0415 - as above
+
+    return amount_checks
 
 
 def _networks() -> ModuleType:

@@ -222,6 +222,9 @@ def test_a_login_makes_a_public_address_no_open_relay(loaded):
         ({"alerts": {"webhook": "hooks.example/x"}}, "$.alerts.webhook", 'must begin with "https://"'),
         ({"alerts": {"failedMoreThan": -1}}, "$.alerts.failedMoreThan", "a whole number from 0"),
         ({"logRetention": "1d"}, "$.logRetention", "less than 2 days"),
+        ({"maxMessageSize": 25}, "$.maxMessageSize", "is 25 bytes"),
+        ({"retry": {"maxAge": 5}}, "$.retry.maxAge", "deferred once is given up"),
+        ({"delayWarning": "5d"}, "$.delayWarning", "nobody is warned"),
     ],
 )
 def test_what_an_operator_should_know_is_a_warning_and_no_refusal(loaded, change, path, words):
