@@ -18,7 +18,9 @@ from testbed.relay import Relay
 from testbed.waiting import until
 
 from mailer.cli.spool.ls import line
+from mailer.mail import clock
 from mailer.mail.envelope import Recipient
+from mailer.spool.layout import full_minute
 from mailer.spool.run.operate import Operator
 from mailer.spool.scan import find
 from mailer.spool.view.inspect import listing
@@ -83,8 +85,18 @@ def test_a_dead_runners_message_is_said_to_be_taken_over(relay: Relay, queue: Qu
     message = queue.new()
     queue.abandon(message)
     assert ls(relay)[0]["state"] == "cur"
-    assert "its runner died" in line_of(relay, message)
-    assert "Its runner died" in why(relay, message)
+    assert "its runner ended early; next at the next run" in line_of(relay, message)
+    assert "Its runner ended before it was finished" in why(relay, message)
+
+
+def test_a_message_that_its_runner_gave_back_during_a_pause_waits_for_its_end(
+    relay: Relay, queue: Queue
+) -> None:
+    """The runner lives on, or ended in order, and no run takes it over before the operator says so."""
+    message = queue.new()
+    queue.abandon(message)
+    assert relay.mailer("pause").returncode == 0
+    assert "its runner ended early; next after `mailer resume`: sending is paused" in line_of(relay, message)
 
 
 def test_a_deferred_message_says_when_and_quotes_the_reply(relay: Relay, queue: Queue) -> None:
@@ -114,10 +126,13 @@ def test_a_message_that_waits_gives_the_reason_of_a_recipient_that_waits(relay: 
 
 
 def test_the_next_attempt_of_a_deferred_message_is_the_journals(relay: Relay, queue: Queue) -> None:
+    """In words and in JSON: at the minute of its bucket, which is after the journal's time."""
     message = queue.new()
-    queue.defer(message, "Connection refused", seconds=3600)
+    due = clock.rfc3339(full_minute(queue.defer(message, "Connection refused", seconds=3600)))
     (record,) = ls(relay)
-    assert record["next"] is not None
+    (shown,) = json.loads(relay.mailer("spool", "show", "--json", message).stdout)["recipients"]
+    assert record["next"] == shown["next"] == due
+    assert f"next attempt {due[:10]} {due[11:19]}Z" in why(relay, message).replace("\n", " ")
     assert "next in " in line_of(relay, message)
     assert "Connection refused" in why(relay, message)
 

@@ -12,6 +12,7 @@ from testbed.relay import Relay
 from mailer.mail.clock import rfc3339, seconds
 from mailer.receive.content.fault import Fault
 from mailer.receive.content.wishes import Wishes, wishes
+from mailer.spool.layout import full_minute
 
 NOW = seconds("2026-11-22T08:00:00Z")
 HOUR = 3600.0
@@ -57,7 +58,7 @@ def test_mail_is_not_tried_after_its_latest_delivery_time_and_the_operator_may_s
         name = text.split()[4].decode()
         assert relay.mailer_send("--once").returncode == 0
         (listed,) = relay.mailer("spool", "ls", "--json").stdout.splitlines()
-        assert json.loads(listed)["next"] == latest
+        assert json.loads(listed)["next"] == rfc3339(full_minute(seconds(latest)))
         why = relay.mailer("spool", "why", name).stdout
         assert f"given up on {latest[:10]} {latest[11:19]}Z unless sent before" in why
         assert f"not to be delivered after {latest[:10]} {latest[11:19]}Z" in why

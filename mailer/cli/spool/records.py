@@ -8,7 +8,7 @@ import msgspec
 from mailer.mail import clock
 from mailer.mail.reply import printable_json
 from mailer.spool.journal import Standing
-from mailer.spool.layout import Place
+from mailer.spool.layout import Place, full_minute
 from mailer.spool.view.inspect import Seen
 from mailer.spool.view.obstacles import Obstacle, next_attempt
 
@@ -64,10 +64,17 @@ def record(seen: Seen, keeps: Collection[Obstacle] = ()) -> Record:
 
 
 def due(seen: Seen) -> float | None:
-    """Return when a message is due; None if it is due now, or is in a place from which nothing is tried."""
+    """Return when a message is tried next, a full minute as in all displays.
+
+    None if that is now, or if it is in a place from which nothing is tried.
+    """
     if seen.entry is None or seen.spot.place in _AT_REST:
         return None
-    return seen.entry.state.next
+    return _minute(seen.entry.state.next)
+
+
+def _minute(next_due: float | None) -> float | None:
+    return None if next_due is None else full_minute(next_due)
 
 
 def recipient_detail(standing: Standing) -> Record:
@@ -78,7 +85,7 @@ def recipient_detail(standing: Standing) -> Record:
         "reply": standing.reply,
         "hop": standing.hop,
         "attempt": standing.attempt,
-        "next": None if standing.status.final else time_or_none(standing.next),
+        "next": None if standing.status.final else time_or_none(_minute(standing.next)),
         "notice": standing.notice or standing.warned or None,
     }
 
