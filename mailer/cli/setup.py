@@ -78,7 +78,7 @@ def open_log(spool: Spool, level: Level, form: Format = Format.LOGFMT, *, keep: 
     sink = stderr_sink(level, time.time, form=form, journald=_stderr_is_the_journal(os.environ))
 
     def on_trouble(error: OSError) -> None:
-        sink(Level.WARNING, "the ledger cannot be written; mail goes on", {"error": error.strerror})
+        sink(Level.WARNING, "the ledger cannot be written; no mail depends on it", {"error": error.strerror})
 
     return MailLog(time.time, sink, Ledger(partial(spool.directory, LOG), on_trouble), keep=keep, shown=level)
 

@@ -55,7 +55,7 @@ class Heartbeat:
             last_run.write(self._spool, run)
         except OSError as error:
             self._log.warning(
-                "state/last-run.json cannot be written; mail is sent anyway", error=error.strerror
+                "state/last-run.json cannot be written; no mail depends on it", error=error.strerror
             )
 
     @contextlib.asynccontextmanager

@@ -315,8 +315,8 @@ def test_a_message_in_a_runners_hands_is_left_alone_and_one_whose_runner_died_is
             runner.signal(signal.SIGKILL)
             runner.wait()
         assert operator.record(message)["state"] == "cur"
-        assert "runner died" in operator.line(message)
-        assert "runner died" in operator.spool("why", message)
+        assert "its runner ended early; next at the next run" in operator.line(message)
+        assert "Its runner ended before it was finished" in operator.spool("why", message)
         operator.run()
         assert [to for to, _ in server.delivered()] == [TO]
     in_order(operator.spool("why", message), "accepted", "sent")

@@ -18,7 +18,7 @@ from testbed.waiting import until
 
 pytestmark = pytest.mark.fault_row(26)
 
-LOST = "the ledger cannot be written; mail goes on"
+LOST = "the ledger cannot be written; no mail depends on it"
 TEXT = b"From: app@example.com\r\nSubject: hello\r\n\r\nhello\r\n"
 
 

@@ -75,7 +75,7 @@ class Providers:
             self._states[account] = how(before)
             if not self._unwritten:
                 self._log.warning(
-                    "state/providers.json cannot be written; mail is sent anyway", error=error.strerror
+                    "state/providers.json cannot be written; no mail depends on it", error=error.strerror
                 )
                 self._stamp = provider_state.stamp(self._spool)
             self._unwritten = True

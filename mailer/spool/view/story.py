@@ -162,7 +162,8 @@ def situation(summary: Summary, now: float, keeps: Collection[Obstacle] = ()) ->
     match summary.place:
         case Place.CUR:
             hand = turn(summary.throttled) if summary.throttled else "claimed by a runner"
-            return hand if summary.in_hand else "its runner died; the next run takes it over"
+            ended = f"its runner ended early; {next_attempt(None, keeps).words(now)}"
+            return hand if summary.in_hand else ended
         case Place.HOLD:
             return printable(summary.held) or "not held by its journal"
         case Place.CORRUPT:

@@ -142,10 +142,10 @@ def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook)
         return f"Not sent by any spool since {since}, because it is {state.held}."
     if seen.spot.place in {Place.NEW, Place.RETRY}:
         return _waiting(entry, events, outlook)
-    died = "Its runner died; the next run takes it over immediately."
+    ended = "Its runner ended before it was finished (it died, or had to give it back); the next run goes on."
     held = state.held or "its journal does not say why"
     return {
-        Place.CUR: _in_hand(seen, state.throttled, outlook.now) if seen.in_hand else died,
+        Place.CUR: _in_hand(seen, state.throttled, outlook.now) if seen.in_hand else ended,
         Place.HOLD: f"{_kept_back(held)}. `mailer spool release {seen.id}` lets it go on.",
         Place.FAILED: f"Failed: given up after {attempts}. `mailer spool retry {seen.id}` tries it again.",
         Place.SENT: _sent(
