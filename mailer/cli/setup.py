@@ -22,7 +22,7 @@ from mailer.mail.reply import printable
 from mailer.maillog.events import Level, MailLog
 from mailer.maillog.ledger import Ledger
 from mailer.maillog.stderr import Format, stderr_sink
-from mailer.spool.layout import LOG, Spool, SpoolError
+from mailer.spool.layout import LOG, TRACES, Spool, SpoolError
 from mailer.spool.state.pause import describe, read_pause
 
 
@@ -80,7 +80,9 @@ def open_log(spool: Spool, level: Level, form: Format = Format.LOGFMT, *, keep: 
     def on_trouble(error: OSError) -> None:
         sink(Level.WARNING, "the ledger cannot be written; no mail depends on it", {"error": error.strerror})
 
-    return MailLog(time.time, sink, Ledger(partial(spool.directory, LOG), on_trouble), keep=keep, shown=level)
+    ledger = Ledger(partial(spool.directory, LOG), on_trouble)
+    traces = partial(spool.directory, TRACES)
+    return MailLog(time.time, sink, ledger, traces=traces, keep=keep, shown=level)
 
 
 def _stderr_is_the_journal(environ: Mapping[str, str]) -> bool:

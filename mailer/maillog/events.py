@@ -15,7 +15,7 @@ from mailer.mail.envelope import Envelope
 from mailer.mail.outcome import Outcome, Status
 from mailer.mail.reply import enhanced_status
 from mailer.maillog import outlet
-from mailer.maillog.ledger import Ledger, Line
+from mailer.maillog.ledger import Ledger, Line, OpenDirectory
 from mailer.maillog.retention import remove_old_days
 
 
@@ -116,6 +116,7 @@ class MailLog:
         sink: Sink,
         ledger: Ledger | None = None,
         *,
+        traces: OpenDirectory | None = None,
         keep: float = math.inf,
         shown: Level = Level.INFO,
     ) -> None:
@@ -125,6 +126,7 @@ class MailLog:
             clock: returns the current time.
             sink: writes what the operator should see.
             ledger: gets every event; None to keep none.
+            traces: opens the directory of traces, which are kept as long as the ledger.
             keep: seconds that the ledger keeps a day after its end.
             shown: the least severe level that the sink shows; it is not called for other events.
         """
@@ -132,6 +134,7 @@ class MailLog:
         self._clock = clock
         self._sink = sink
         self._ledger = ledger
+        self._traces = traces
         self._keep = keep
 
     def accepted(  # noqa: PLR0913 - one for each field
@@ -256,14 +259,16 @@ class MailLog:
         self._event(level, "provider", name=name, state=state, reason=reason)
 
     def forget_old_days(self) -> int:
-        """Delete the days of the ledger that have been kept long enough; return how many.
+        """Delete the days of the ledger that have been kept long enough, and traces; return how many days.
 
         An error of the directory is ignored: it does not affect mail, and was logged when it was written to.
         """
         removed: list[str] = []
         if self._ledger and self._keep < math.inf:
             with contextlib.suppress(OSError):
-                removed = remove_old_days(self._ledger.directory, self._clock(), self._keep)
+                removed = remove_old_days(
+                    self._ledger.directory, self._clock(), self._keep, traces=self._traces
+                )
         for day in removed:
             self.notice("removed a day of the ledger", day=day)
         return len(removed)

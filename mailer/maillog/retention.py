@@ -1,4 +1,4 @@
-"""Retention of the ledger and of the traces beside it: delete what was kept long enough."""
+"""Retention of the ledger and of traces: delete what was kept long enough."""
 
 import contextlib
 import os
@@ -14,10 +14,13 @@ _AT_LEAST = 2 * _DAY
 write, and the rate limits are counted from the last day."""
 
 
-def remove_old_days(directory: OpenDirectory, now: float, keep: float) -> list[str]:
+def remove_old_days(
+    directory: OpenDirectory, now: float, keep: float, *, traces: OpenDirectory | None = None
+) -> list[str]:
     """Delete the days that ended more than `keep` seconds, and more than two days, ago; and such traces.
 
-    It reads names and opens no file. Files with other names stay.
+    It reads names and opens no file. Files with other names stay. `directory` opens that of the ledger, and
+    `traces` that of the traces, if there are any to delete.
 
     Returns:
         The days that were deleted.
@@ -25,15 +28,17 @@ def remove_old_days(directory: OpenDirectory, now: float, keep: float) -> list[s
     Raises:
         OSError: the directory cannot be read. A file that cannot be deleted stays, and does not stop others.
     """
-    from mailer.maillog.traces import forget  # noqa: PLC0415 - 4 ms at the start of every program that logs
-
+    before = now - max(keep, _AT_LEAST)
     removed = []
     with directory() as fd:
-        for day in _old(days(fd), now - max(keep, _AT_LEAST)):
+        for day in _old(days(fd), before):
             with contextlib.suppress(OSError):
                 os.unlink(file_of(day), dir_fd=fd)
                 removed.append(day)
-    forget(directory, now - max(keep, _AT_LEAST))
+    if traces:
+        from mailer.maillog.traces import forget  # noqa: PLC0415 - 4 ms at the start of every program that logs
+
+        forget(traces, before)
     return removed
 
 

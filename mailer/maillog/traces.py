@@ -1,4 +1,4 @@
-"""Traces: what was said in sessions that failed, one small text file for each, in `log/traces/`.
+"""Traces: what was said in sessions that failed, one small text file for each, in `traces/`.
 
 Nothing depends on a trace, so it is written without a sync, and one that cannot be written is lost. Many
 failures are alike, such as those at a server that is down for a day. One trace stands for all that have the
@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import msgspec
 
@@ -19,7 +19,6 @@ from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.reply import printable
 from mailer.maillog.ledger import OpenDirectory
 
-DIRECTORY = "traces"
 SUFFIX = ".txt"
 MOST = 250
 """Traces that are kept, the newest; all together take at most 4 MiB."""
@@ -55,7 +54,7 @@ class Trace(msgspec.Struct, frozen=True):
     @property
     def path(self) -> str:
         """Of its file, relative to the spool directory."""
-        return f"log/{DIRECTORY}/{self.name}"
+        return f"traces/{self.name}"
 
 
 def likeness(hop: str, reply: str) -> tuple[str, str]:
@@ -76,16 +75,14 @@ def write(directory: OpenDirectory, trace: Trace, lines: Sequence[str]) -> None:
     """Write a trace, and delete the oldest ones beyond `MOST`.
 
     Args:
-        directory: opens the spool's `log/`.
+        directory: opens the spool's `traces/`, which exists.
         trace: what the session was for.
         lines: what was said, printable, without line ends.
 
     Raises:
         OSError: it could not be written; what was written of it was removed.
     """
-    with suppress(FileExistsError), directory() as log:
-        os.mkdir(DIRECTORY, 0o700, dir_fd=log)
-    with _opened(directory) as fd:
+    with directory() as fd:
         name = _name(trace)
         file = os.open(name, _NEW, 0o600, dir_fd=fd)
         try:
@@ -151,7 +148,7 @@ def traces(directory: OpenDirectory, since: float = 0.0) -> list[Trace]:
         OSError: they cannot be listed.
     """
     try:
-        with _opened(directory) as fd:
+        with directory() as fd:
             names = [name for name in _names(fd) if _moment(name) > since]
             found = [_head(name, text) for name in names if (text := _read(fd, name))]
     except FileNotFoundError:
@@ -161,30 +158,20 @@ def traces(directory: OpenDirectory, since: float = 0.0) -> list[Trace]:
 
 def text(directory: OpenDirectory, name: str) -> str:
     """Return a trace's whole text; raises OSError if it does not exist or cannot be read."""
-    with _opened(directory) as fd:
+    with directory() as fd:
         found = _read(fd, name) if _NAME.fullmatch(name) else ""
         if not found:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"log/{DIRECTORY}/{name}")
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"traces/{name}")
         return found
 
 
 def forget(directory: OpenDirectory, before: float) -> None:
     """Delete the traces that were written before a time, as far as they can be listed and deleted."""
-    with suppress(OSError), _opened(directory) as fd:
+    with suppress(OSError), directory() as fd:
         for name in _names(fd):
             if _moment(name) < before:
                 with suppress(OSError):
                     os.unlink(name, dir_fd=fd)
-
-
-@contextmanager
-def _opened(directory: OpenDirectory) -> Iterator[int]:
-    with directory() as log:
-        fd = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=log)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _names(fd: int, now: float | None = None) -> list[str]:

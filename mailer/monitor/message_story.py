@@ -19,7 +19,7 @@ from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import earliest
 from mailer.spool.journal import Event, Kind, Standing
-from mailer.spool.layout import LOG, Place, Spool, Spot
+from mailer.spool.layout import LOG, TRACES, Place, Spool, Spot
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.state import clock_guard
 from mailer.spool.view.inspect import Seen, View, look
@@ -167,7 +167,7 @@ def _traces(spool: Spool, message_id: str, steps: tuple[Event, ...]) -> tuple[Tr
     """Return one trace for each of the last failures, if one is kept that stands for it."""
     failures = [step for step in steps if step.event in _FAILURES and step.reply][-_MAX_FAILURES:]
     try:
-        kept = traces.traces(partial(spool.directory, LOG)) if failures else []
+        kept = traces.traces(partial(spool.directory, TRACES)) if failures else []
     except OSError:
         return ()
     alike: dict[tuple[str, str], list[Trace]] = {}

@@ -1,4 +1,4 @@
-"""Decide which failed sessions leave a trace in `log/traces/`, and write it (`maillog.traces`).
+"""Decide which failed sessions leave a trace in `traces/`, and write it (`maillog.traces`).
 
 A queue of 100,000 messages to a server that is down must not write 100,000 traces, so failures that are alike
 share one for a while. A session that fails costs some microseconds then, and one that succeeds costs nothing.
@@ -12,7 +12,7 @@ from mailer.mail.reply import printable
 from mailer.maillog.events import MailLog
 from mailer.send import defects
 from mailer.send.smtp.conversation import Conversation
-from mailer.spool.layout import LOG, Spool
+from mailer.spool.layout import TRACES, Spool
 
 INTERVAL = 600.0
 """Seconds for which one trace stands for all failures like it."""
@@ -35,12 +35,12 @@ class Traces:
         """Prepare; reads and writes nothing yet.
 
         Args:
-            spool: the traces are written to its `log/`.
+            spool: the traces are written to its `traces/`.
             log: receives defects.
             clock: returns the wall-clock time.
         """
         self._spool = spool
-        self._directory = partial(spool.directory, LOG)
+        self._directory = partial(spool.directory, TRACES)
         self._log = log
         self._clock = clock
         self._known: dict[str, dict[str, float]] | None = None
@@ -83,6 +83,7 @@ class Traces:
             return
         lines = [printable(f"{at:9.3f}  {line}", _MAX_LINE) for at, line in conversation.lines()]
         trace = traces.Trace(now, hop, failures[: traces.MOST_FAILURES], message_id)
+        self._spool.make_directory(TRACES)
         traces.write(self._directory, trace, lines)
 
     def _may_write(self, hop: str, words: set[str], now: float) -> bool:

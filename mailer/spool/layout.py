@@ -74,6 +74,8 @@ SUPPRESSED = "suppressed"
 """Made with the first suppressed address: see `suppression`."""
 PROBE = ".probe-"
 """The beginning of the names of `checks.probe`'s directories in `tmp/`."""
+TRACES = "traces"
+"""Made with the first session that fails: see `maillog.traces`. Nothing depends on it."""
 DIRECTORIES = (*(place.value for place in Place), LOCAL, LOG, STATE)
 
 
@@ -230,6 +232,8 @@ class Spool:
         self.let_others_through()
         if made:
             os.fsync(self.root)
+        with suppress(OSError):
+            self._take_over_traces()
 
     @property
     def mode(self) -> int:
@@ -275,6 +279,19 @@ class Spool:
             with self.directory(name) as fd:
                 os.fchmod(fd, DIRECTORY_MODE)
         return made
+
+    def _take_over_traces(self) -> None:
+        """Move traces of an earlier version out of `log/`, where `cat log/*` met a directory.
+
+        Raises:
+            OSError: there are none (nothing was made), or not all could be moved.
+        """
+        with self.directory(f"{LOG}/{TRACES}") as old:
+            self.make_directory(TRACES)
+            with self.directory(TRACES) as new, os.scandir(old) as entries:
+                for name in [entry.name for entry in entries]:
+                    os.rename(name, name, src_dir_fd=old, dst_dir_fd=new)
+        os.rmdir(f"{LOG}/{TRACES}", dir_fd=self.root)
 
     def make_directory(self, name: str) -> bool:
         """Make a directory of mode 0700; return False if it existed."""

@@ -27,14 +27,14 @@ from mailer.send.smtp.concealment import Concealment
 from mailer.send.smtp.conversation import KEPT, Conversation, Kind
 from mailer.send.smtp.transcript import Transcript
 from mailer.send.traces import INTERVAL, PER_HOP, PER_MINUTE, Traces
-from mailer.spool.layout import LOG, Spool
+from mailer.spool.layout import TRACES, Spool
 
 USER, PASSWORD = "relay@example.com", "ya29.s3cret+open/Sesame"
 REFUSED = {"rcpt": "550 5.1.1 no such user"}
 
 
 def files(relay: Relay) -> list[Path]:
-    return sorted((relay.spool / "log" / "traces").glob("*"))
+    return sorted((relay.spool / "traces").glob("*"))
 
 
 def text(relay: Relay) -> str:
@@ -90,7 +90,7 @@ def test_a_refused_recipient_leaves_a_trace_that_why_and_the_page_name(relay: Re
     why = relay.mailer("spool", "why", message)
     assert f"What was said in the session that failed: `mailer spool trace {message}`." in why.stdout
     told = json.loads(relay.mailer("spool", "why", message, "--json").stdout)
-    assert told["traces"] == [f"log/traces/{path.name}"]
+    assert told["traces"] == [f"traces/{path.name}"]
     with relay.monitor():
         assert f"mailer spool trace {message}" in ask(relay.http_port, f"/message/{message}").body.decode()
 
@@ -105,7 +105,7 @@ def test_the_command_prints_lists_and_describes_traces(relay: Relay) -> None:
         assert listed == f"{path.name}  rcpt: 550 5.1.1 no such user\n"
         one = json.loads(relay.mailer("spool", "trace", "--json").stdout)
         assert one == {
-            "path": f"log/traces/{path.name}",
+            "path": f"traces/{path.name}",
             "at": one["at"],
             "hop": at(server),
             "message": message,
@@ -133,7 +133,7 @@ def test_the_providers_name_the_trace_of_the_trouble_that_paused_them(relay: Rel
     assert shown.count("what was said") == 1
     assert f"wrong password\n    what was said: mailer spool trace {path.name}\n" in shown
     rows = map(json.loads, relay.mailer("providers", "--json").stdout.splitlines())
-    assert {row["name"]: row["trace"] for row in rows} == {"main": f"log/traces/{path.name}", "second": ""}
+    assert {row["name"]: row["trace"] for row in rows} == {"main": f"traces/{path.name}", "second": ""}
     assert "Failed: auth: 535 5.7.8 wrong password" in relay.mailer("spool", "trace", path.name).stdout
 
 
@@ -434,7 +434,7 @@ def failed(kept: Traces, hop: str) -> None:
 def test_a_run_writes_thirty_traces_in_a_minute_however_many_servers_fail(spool: Spool) -> None:
     now, said = NOW, []
     kept = Traces(spool, MailLog(lambda: now, lambda *line: said.append(line)), lambda: now)
-    fail_at, log = partial(failed, kept), partial(spool.directory, LOG)
+    fail_at, log = partial(failed, kept), partial(spool.directory, TRACES)
     for number in range(PER_MINUTE + 5):
         fail_at(f"mx{number}.example:25")
     assert len(traces.traces(log)) == PER_MINUTE
@@ -458,7 +458,7 @@ def test_a_server_that_is_down_leaves_no_trace(relay: Relay) -> None:
     left = found(relay.spool, message)
     assert left is not None
     assert left.events[-1]["reply"] == "Connection refused"
-    assert not (relay.spool / "log" / "traces").exists()
+    assert not (relay.spool / "traces").exists()
 
 
 @pytest.mark.parametrize(
@@ -532,28 +532,66 @@ def test_a_trace_takes_no_space_that_mail_may_need(spool: Spool, monkeypatch: py
     log = MailLog(lambda: NOW, print)
     monkeypatch.setattr("mailer.send.traces.FREE", 2**62)
     failed(Traces(spool, log, lambda: NOW), "mx.example:25")
-    assert not (spool.path / LOG / "traces").exists()
+    assert not (spool.path / TRACES).exists()
     monkeypatch.undo()
     failed(Traces(spool, log, lambda: NOW), "mx.example:25")
-    assert len(list((spool.path / LOG / "traces").iterdir())) == 1
+    assert len(list((spool.path / TRACES).iterdir())) == 1
 
 
 def test_traces_are_deleted_with_the_ledger_also_by_a_run_that_finds_no_mail(relay: Relay) -> None:
-    log = relay.spool / "log"
     relay.configure({"logRetention": "30d"})
     assert relay.mailer_send("--once").returncode == 0
     with Server(REFUSED) as server:
         fail(relay, server, logRetention="30d")
     [kept] = files(relay)
-    old = log / "traces" / "20200229T000000.000Z-mx.example.txt"
-    other = log / "traces" / "notes.txt"
+    old = kept.parent / "20200229T000000.000Z-mx.example.txt"
+    other = kept.parent / "notes.txt"
     for path in (old, other):
         path.write_text("# old\n")
     assert relay.mailer_send("--once").returncode == 0
     assert files(relay) == sorted([kept, other])
 
 
+def test_traces_lie_beside_the_ledger_so_that_cat_reads_all_of_log(relay: Relay) -> None:
+    with Server(REFUSED) as server:
+        fail(relay, server)
+    assert len(files(relay)) == 1
+    assert [path.name for path in (relay.spool / "log").iterdir() if not path.is_file()] == []
+
+
+@pytest.mark.parametrize("newer", [True, False])
+def test_traces_of_an_earlier_version_are_moved_out_of_log(relay: Relay, *, newer: bool) -> None:
+    """Also when that version has run again after this one, by scripts/install --previous."""
+    with Server(REFUSED) as server:
+        message = fail(relay, server)
+    [path] = files(relay)
+    before, old = path.read_text(), relay.spool / "log" / "traces"
+    old.mkdir()
+    path.rename(old / path.name)
+    if newer:
+        (path.parent / "20261122T214503.000Z-other.txt").touch()
+    else:
+        path.parent.rmdir()
+    assert relay.mailer_send("--once").returncode == 0
+    assert path in files(relay)
+    assert not old.exists()
+    assert relay.mailer("spool", "trace", message).stdout == before
+    assert relay.mailer("spool", "fsck").returncode == 0
+
+
 # A directory that is not as it should be.
+
+
+@pytest.mark.security_case(142)
+def test_what_is_planted_in_place_of_an_earlier_versions_traces_stays(relay: Relay) -> None:
+    elsewhere = relay.directory / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine").touch()
+    assert relay.mailer_send("--once").returncode == 0
+    (relay.spool / "log" / "traces").symlink_to(elsewhere)
+    assert relay.mailer_send("--once").returncode == 0
+    assert [each.name for each in elsewhere.iterdir()] == ["mine"]
+    assert not (relay.spool / "traces").exists()
 
 
 @pytest.mark.security_case(142)
@@ -565,9 +603,9 @@ def test_a_directory_that_is_none_costs_the_trace_and_nothing_else(relay: Relay,
         relay.configure(forward_to(server))
         message = queue(relay.spool)
         if planted == "link":
-            (relay.spool / "log" / "traces").symlink_to(elsewhere)
+            (relay.spool / "traces").symlink_to(elsewhere)
         else:
-            (relay.spool / "log" / "traces").write_text("mine\n")
+            (relay.spool / "traces").write_text("mine\n")
         done = relay.mailer_send("--once")
         assert (done.returncode, "trace" in done.stderr) == (0, False), done.stderr
     assert list(elsewhere.iterdir()) == []

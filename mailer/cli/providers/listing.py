@@ -18,7 +18,7 @@ from mailer.maillog import traces
 from mailer.maillog.traces import Trace
 from mailer.monitor.budgets import Budget, budgets
 from mailer.send.hop_names import provider_at
-from mailer.spool.layout import LOG, Spool
+from mailer.spool.layout import TRACES, Spool
 from mailer.spool.state import provider_state
 from mailer.spool.state.provider_state import Health, ProviderState, health
 
@@ -81,7 +81,7 @@ def listing(config: Config, spool: Spool, now: datetime) -> list[Row]:
     kept: list[Trace] = []
     if any(state.trouble for state in states.values()):
         with suppress(OSError):
-            kept = traces.traces(partial(spool.directory, LOG))
+            kept = traces.traces(partial(spool.directory, TRACES))
     rows = []
     for priority, equals in config.providers_by_priority.items():
         shared = any(provider.weight is not None for provider in equals)

@@ -20,7 +20,7 @@ from mailer.mail.reply import printable
 from mailer.maillog import traces
 from mailer.maillog.ledger import OpenDirectory
 from mailer.maillog.traces import Trace
-from mailer.spool.layout import LOG
+from mailer.spool.layout import TRACES
 
 
 class _IdOrFile(MessageId):
@@ -44,17 +44,17 @@ class _IdOrFile(MessageId):
 def trace(what: str | None, *, as_json: bool) -> None:
     """Print what was said in sessions with a next hop that failed: a message's, or that of one file.
 
-    Without an argument, list all traces, the newest last. Each is a file in log/traces/ of the spool: the
-    replies of the server and the commands of mailer, with the seconds since the connect. Passwords, tokens
-    and the message itself are left out. For ten minutes one trace stands for all failures at the same next
-    hop with the same words, so that of a message may be from a session of other mail. The newest 250 are
-    kept, no longer than logRetention.
+    Without an argument, list all traces, the newest last. Each is a file in traces/ of the spool: the replies
+    of the server and the commands of mailer, with the seconds since the connect. Passwords, tokens and the
+    message itself are left out. For ten minutes one trace stands for all failures at the same next hop with
+    the same words, so that of a message may be from a session of other mail. The newest 250 are kept, no
+    longer than logRetention.
 
     JSON has path, at, hop, message (null if the session could not be opened), failures [{phase, reply}], and
     text with an argument.
     """
     with command_context() as context:
-        directory: OpenDirectory = partial(context.spool.directory, LOG)
+        directory: OpenDirectory = partial(context.spool.directory, TRACES)
         try:
             found = traces.traces(directory) if what is None else _chosen(context, directory, what)
             texts = [traces.text(directory, one.name) for one in found] if what else []

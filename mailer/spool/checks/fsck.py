@@ -22,6 +22,7 @@ from mailer.spool.layout import (
     ONCE,
     PROBE,
     SUPPRESSED,
+    TRACES,
     Place,
     Spool,
     Spot,
@@ -32,7 +33,7 @@ from mailer.spool.run.sweep import STALE
 from mailer.spool.scan import is_bucket
 from mailer.spool.view.inspect import View
 
-_KNOWN_NAMES = {*DIRECTORIES, ONCE, DROP, SUPPRESSED, "README.md"}
+_KNOWN_NAMES = {*DIRECTORIES, ONCE, DROP, SUPPRESSED, TRACES, "README.md"}
 
 _FITS = {
     Place.NEW: {Disposition.ATTEMPT, Disposition.WAIT},
