@@ -30,6 +30,7 @@ def test_that_leaves_programs(tmp_path):
     stopped = subprocess.Popen(["sleep", "6000"], start_new_session=True)
     os.kill(stopped.pid, signal.SIGSTOP)
     subprocess.run(["sh", "-c", "setsid sleep 6001 & exec true"])
+    subprocess.Popen([b"sh", b"-c", b"sleep 6002; :", b"\\xff"])
     STARTED.touch()
 """
 _WAITS = "    signal.sigtimedwait([signal.SIGUSR1], 6000)\n"
@@ -88,6 +89,7 @@ def test_what_tests_leave_is_ended_and_named(test: str, options: Sequence[str], 
     assert (tmp_path / "started").exists(), said
     assert "sleep 6000" in said
     assert "sleep 6001" in said
+    assert "sleep 6002" in said
 
 
 @pytest.mark.parametrize("options", [["-n0"], ["-n2"]], ids=["one process", "workers"])

@@ -110,10 +110,11 @@ def _described(pid: int) -> str:
     """Return its command line, its directory and, if known, the test that started it."""
     with suppress(OSError):
         here = Path(f"/proc/{pid}")
-        argv = (here / "cmdline").read_text().replace("\0", " ").strip()
-        names = (here / "environ").read_text(errors="replace").split("\0")
-        tests = [name.partition("=")[2] for name in names if name.startswith("PYTEST_CURRENT_TEST=")]
-        return " ".join([argv, "in", str((here / "cwd").readlink()), *tests])
+        argv, environ = ((here / name).read_text(errors="replace") for name in ("cmdline", "environ"))
+        tests = [name for name in environ.split("\0") if name.startswith("PYTEST_CURRENT_TEST=")]
+        return " ".join(
+            [argv.replace("\0", " ").strip(), "in", ascii(str((here / "cwd").readlink())), *tests]
+        )
     return f"process {pid}, which was ending"
 
 
