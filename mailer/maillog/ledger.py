@@ -274,6 +274,9 @@ class Ledger:
         return os.path.samestat(os.fstat(self._fd), named)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            # A filesystem over a network or of a program reports failed writes here, too. The ledger is not
+            # synced, and the writes that were seen to fail have been handled.
+            with suppress(OSError):
+                os.close(fd)

@@ -15,7 +15,9 @@ SOURCE. So both mounts are as coherent as a local filesystem, unless `$FUSE_FAUL
     unseen          files that another mount made are not seen
     odd-names       names are listed in lower case
 
-To be run in a mount namespace of its own, which takes the mounts with it; the servers end with the command.
+While the file `$FUSE_EVICTED` exists, every call in the first mount fails, as for a client of CephFS that was
+evicted. To be run in a mount namespace of its own, which takes the mounts with it; the servers end with the
+command.
 """
 
 import ctypes
@@ -49,8 +51,9 @@ libc = ctypes.CDLL(None, use_errno=True)
 class Server:
     """Answers one mount's requests, one after the other."""
 
-    def __init__(self, fuse: int, source: str) -> None:
+    def __init__(self, fuse: int, source: str, evicted: str) -> None:
         self.fuse = fuse
+        self.evicted = Path(evicted) if evicted else None
         self.nodes = {ROOT: os.open(source, os.O_PATH | os.O_DIRECTORY)}
         self.listings: dict[int, list[tuple[str, int, int]]] = {}
         self.valid = HOUR if "stale" in FAULTS else 0
@@ -98,7 +101,9 @@ class Server:
 
     def reply(self, unique: int, code: int, node: int, body: bytes) -> None:
         trouble, answer = errno.ENOSYS, b""
-        if code in self.answers:
+        if self.evicted and self.evicted.exists():
+            trouble = errno.ESHUTDOWN
+        elif code in self.answers:
             try:
                 trouble, answer = 0, self.answers[code](node, body)
             except OSError as error:
@@ -268,7 +273,7 @@ def nothing(_: None) -> bytes:
     return b""
 
 
-def mount(kind: str, source: str, place: str) -> None:
+def mount(kind: str, source: str, place: str, evicted: str) -> None:
     fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     owner = Path(source).stat()
     options = f"fd={fuse},rootmode=40000,user_id={owner.st_uid},group_id={owner.st_gid}"
@@ -277,15 +282,15 @@ def mount(kind: str, source: str, place: str) -> None:
     if os.fork() == 0:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         os.umask(0)
-        Server(fuse, source).serve()
+        Server(fuse, source, evicted).serve()
         os._exit(0)
     os.close(fuse)
 
 
 def main() -> None:
     kind, source, one, other, *command = sys.argv[1:]
-    for place in (one, other):
-        mount(kind, source, place)
+    mount(kind, source, one, os.environ.get("FUSE_EVICTED", ""))
+    mount(kind, source, other, "")
     os.execvp(command[0], command)
 
 

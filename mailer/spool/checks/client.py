@@ -73,13 +73,21 @@ class Acts:
         return [number for number in range(count) if self.rename_one(f"{old}{number}", f"{new}{number}")]
 
     def append(self, name: str, line: str, count: int) -> None:
-        """Append a line a number of times, each with one write, as programs do to the ledger."""
+        """Append a line a number of times, each with one write."""
         fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, dir_fd=self._directory)
         try:
             for _ in range(count):
                 os.write(fd, line.encode())
         finally:
             os.close(fd)
+
+    def begin_appending(self, name: str) -> None:
+        """Open a file to append to, and leave it open."""
+        self._open[name] = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, dir_fd=self._directory)
+
+    def append_one(self, name: str, line: str) -> None:
+        """Append a line to a file that was left open, as programs do to the ledger."""
+        os.write(self._open[name], line.encode())
 
     def remove(self, name: str) -> None:
         os.unlink(name, dir_fd=self._directory)

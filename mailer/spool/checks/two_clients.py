@@ -14,7 +14,9 @@ from mailer.spool.checks.trials import ELSEWHERE, TOLERABLE, UNSUPPORTED, Outcom
 
 _FILES = 64
 """Names for which two clients compete, each beginning with the first."""
+_TURNS = 10
 _LINES = 100
+"""Lines that each client appends: some in turn, and then as many more at the same time."""
 _LINE = 200
 """Octets of an appended line: less than an entry of the ledger usually has."""
 _ROUNDS = 10
@@ -63,9 +65,16 @@ def append(one: Client, other: Client) -> Outcome:
     """Lines that two clients append to one file are all whole."""
     one.do("create", "appended")
     lines = [f"{letter * (_LINE - 1)}\n" for letter in "ab"]
-    other.begin("append", "appended", lines[1], _LINES)
-    one.do("append", "appended", lines[0], _LINES)
+    for client in (one, other):
+        client.do("begin_appending", "appended")
+    for _ in range(_TURNS):
+        one.do("append_one", "appended", lines[0])
+        other.do("append_one", "appended", lines[1])
+    other.begin("append", "appended", lines[1], _LINES - _TURNS)
+    one.do("append", "appended", lines[0], _LINES - _TURNS)
     other.result()
+    for client in (one, other):
+        client.do("close", "appended")
     _, _, _, text = one.do("look", "appended")
     whole = sum(text.count(line) for line in lines)
     if whole != 2 * _LINES or len(text) != whole * _LINE:
