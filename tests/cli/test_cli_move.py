@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,7 @@ from testbed.waiting import until
 from mailer.spool.handover.alone import alone
 from mailer.spool.handover.wire import Greeting
 from mailer.spool.layout import Spool
+from mailer.spool.view.inspect import _SLACK
 
 MESSAGES = int(os.environ.get("MAILER_MOVE_MESSAGES", "40"))
 
@@ -76,6 +78,18 @@ def test_a_disk_is_replaced(relay: Relay, queue: Queue, other: Relay) -> None:
     assert "arrived from another spool" in held
     gone = relay.mailer("spool", "why", ids[0]).stdout
     assert f"Moved to {os.uname().nodename}:{other.spool} by " in gone
+
+
+def test_a_message_with_two_names_is_moved_once(relay: Relay, queue: Queue, other: Relay) -> None:
+    """Where there is no journal, a runner that was killed has just given a message a second name."""
+    ids = {queue.new() for _ in range(10)}
+    for each in ids:
+        os.link(relay.spool / "new" / each, relay.spool / "cur" / each)
+    changed = (relay.spool / "new" / each).stat().st_ctime
+    until(lambda: time.time() > changed + _SLACK + 1, "a listing that finds them at rest")
+    done = relay.mailer("spool", "move", "--all", "--to-spool", str(other.spool))
+    assert (done.returncode, done.stderr) == (0, "10 messages moved\n")
+    assert (walk(relay.spool), walk(other.spool).keys()) == ({}, ids)
 
 
 def test_a_host_is_taken_down_by_ssh(relay: Relay, queue: Queue, other: Relay) -> None:

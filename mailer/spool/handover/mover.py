@@ -90,6 +90,8 @@ class Mover:
         self._by = by
         self._clock = clock
         self._where = where
+        self._also: set[str] = set()
+        """Other names of messages that were taken, which a power cut or a kill may leave for a while."""
 
     def move(self, spots: Iterable[Spot], *, resumes: bool = False) -> Iterator[Outcome]:
         """Hand messages over, and yield what became of each.
@@ -116,6 +118,8 @@ class Mover:
         others: list[Outcome] = []
         size = 0
         for spot in spots:
+            if spot.path in self._also:
+                continue
             try:
                 leaving = Leaving.lock(self._spool, spot, self._where, resumes=resumes)
             except Gone:
@@ -131,6 +135,7 @@ class Mover:
             else:
                 locks.callback(leaving.release)
                 taken.append(leaving)
+                self._also.update(leaving.locked.also)
                 size += leaving.locked.size
             if len(taken) + len(others) >= _MOST or size >= _LARGEST:
                 break
