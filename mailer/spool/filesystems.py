@@ -63,7 +63,10 @@ POWER_CUT = {"ext4", "xfs", "btrfs"}
 FLEETING = {kind for kind, sort in LOCAL.items() if sort == _MEMORY}
 FOREIGN = {kind for kind, sort in LOCAL.items() if sort == _FOREIGN}
 
-INSTEAD = "set spoolDir to a directory on a local filesystem, such as ext4, XFS or btrfs"
+INSTEAD = (
+    "set spoolDir to a directory on a local filesystem, such as ext4, XFS or btrfs; "
+    "`mailer guide several-hosts` says what several hosts can share"
+)
 """What to do about a filesystem that is refused."""
 _NETWORK = "a filesystem over a network"
 _UNRELIABLE = "whose locks and syncs are not reliable enough for a spool"
