@@ -25,20 +25,9 @@ Ends = tuple[int, int, int, int]
 """What the source reads and writes, and what the target reads and writes."""
 
 
-def is_parked(found: Found) -> bool:
-    """Whether the last lines of its journal leave a message to the other spool."""
-    move = ""
-    for event in found.events:
-        if event["event"] in {"moving", "moved", "arriving"}:
-            move = str(event["move"])
-        elif event["event"] in {"arrived", "stayed"} and event["move"] == move:
-            move = ""
-    return bool(move)
-
-
 def owned(root: Path) -> dict[str, Found]:
     """The messages that are this spool's to send, hold or keep as failed."""
-    return {name: found for name, found in walk(root).items() if found.intact and not is_parked(found)}
+    return {name: found for name, found in walk(root).items() if found.intact and not found.is_parked}
 
 
 def wrong_between(source: Path, target: Path, names: set[str], sent: Counter[str]) -> list[str]:
@@ -55,7 +44,7 @@ def wrong_between(source: Path, target: Path, names: set[str], sent: Counter[str
 
 def wrong_at_the_end(source: Path, target: Path, names: set[str], sent: Counter[str]) -> list[str]:
     """Say what must not be once the handover has been finished: anything left between the two."""
-    left = [name for root in (source, target) for name, found in walk(root).items() if is_parked(found)]
+    left = [name for root in (source, target) for name, found in walk(root).items() if found.is_parked]
     wrong = wrong_between(source, target, names, sent)
     return [*wrong, *(f"{name} is left between" for name in left), *_litter(source, target)]
 
@@ -132,7 +121,7 @@ def hand_over(source: Path, ends: Ends, *, resumes: bool, dies: Boundary | None 
 
 def _is_begun(root: Path, spot: Spot) -> bool:
     found = walk(root)[spot.name]
-    return is_parked(found) and not any(event["event"] == "arriving" for event in found.events)
+    return found.is_parked and not any(event["event"] == "arriving" for event in found.events)
 
 
 def take_in(

@@ -43,6 +43,17 @@ class Found:
         return last[-1:] == ["held"]
 
     @property
+    def is_parked(self) -> bool:
+        """Whether the last lines of its journal leave it to another spool, so that nothing sends it."""
+        move = ""
+        for event in self.events:
+            if event["event"] in {"moving", "moved", "arriving"}:
+                move = str(event["move"])
+            elif event["event"] in {"arrived", "stayed"} and event["move"] == move:
+                move = ""
+        return bool(move)
+
+    @property
     def statuses(self) -> dict[str, str]:
         """What the journal says of each recipient, folded the slow and obvious way."""
         *_, last = self.history

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import selectors
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from typing import Any, TypeVar
@@ -25,11 +26,17 @@ def run(main: Coroutine[Any, Any, T], make_loop: Callable[[], Any] | None = None
     """
     try:
         _check_descriptors()
+        loop = (make_loop or _new_loop)()
     except OSError:
         main.close()
         raise
-    with asyncio.Runner(loop_factory=make_loop) as runner:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
         return runner.run(main)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    # The selector is made first: a loop that fails to make its own prints a traceback when it is deleted.
+    return asyncio.SelectorEventLoop(selectors.DefaultSelector())
 
 
 def _check_descriptors() -> None:

@@ -5,7 +5,7 @@ from functools import partial
 
 from spool_walk import walk
 
-from call_faults import accepting, keeping, verbs
+from call_faults import accepting, keeping, moving, verbs
 from call_faults.scene import Row, Scene, queued, through
 from call_faults.world import World, due
 
@@ -56,6 +56,12 @@ ROWS = {
         Row("spool-release", "`mailer spool release`", partial(verbs.verb, verb="release")),
         Row("spool-retry", "`mailer spool retry`", partial(verbs.verb, verb="retry")),
         Row("spool-rm", "`mailer spool rm`", partial(verbs.verb, verb="rm")),
+        Row("spool-replay", "`mailer spool replay`", verbs.replay),
+        Row("spool-replay-once", "the same request twice", partial(verbs.replay, once="request-1")),
+        Row("move-out", "`mailer spool move`: the spool that mail leaves",
+            partial(moving.move, side=moving.Side.SOURCE), check=moving.on_one_side),
+        Row("move-in", "`mailer spool receive-moved`: the spool that it comes to",
+            partial(moving.move, side=moving.Side.TARGET), check=moving.on_one_side),
         Row("suppress-add", "`mailer suppress add`", partial(verbs.suppress, verb="add"),
             check=partial(verbs.listed, verb="add")),
         Row("suppress-rm", "`mailer suppress rm`", partial(verbs.suppress, verb="rm"),

@@ -1,9 +1,10 @@
 """The operator's commands: what one says is done is done, and nothing else."""
 
+import os
 from collections.abc import Iterator
 
 from call_faults.scene import Scene, queued
-from call_faults.world import World, due
+from call_faults.world import SENDER, Mail, World, due
 from mailer.spool.layout import Spool
 from mailer.spool.state import suppression
 
@@ -32,6 +33,24 @@ def held(world: World, _scene: Scene) -> Iterator[str]:
     """What `hold` has said is done, and holds in the runs that come after it."""
     if world.status == 0 and (sent := world.copies()):
         yield f"held, and sent to {list(sent)}"
+
+
+def replay(world: World, _scene: Scene, once: str = "") -> None:
+    """A copy is queued once or not at all, and the original is as it was."""
+    original = queued(world, "ann@example.net")
+    copy = Mail(("zoe@example.net",))
+    world.mails.append(copy)
+    command = ("mailer", "spool", "replay", original, "--to", *copy.to, "--sender", SENDER)
+    request = (*command, "--once", once) if once else command
+    status = world.faulted(*request)
+    if world.harmless and status:
+        world.wrong.append(f"replay ended with {status}")
+    copy.acknowledged, copy.refused = status == 0, status in {os.EX_DATAERR, os.EX_TEMPFAIL}
+    if once:
+        # Whoever has not heard that it was done asks again.
+        copy.acknowledged, copy.refused = True, False
+        if status := world.run(*request):
+            world.wrong.append(f"replay ended with {status} when the fault was over")
 
 
 def suppress(world: World, _scene: Scene, verb: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hostile import Server, Session
 from spool_strace import attach
-from spool_walk import walk
+from spool_walk import QUEUE, Found, walk
 from testbed.forked import Program, Spec
 from testbed.relay import Relay
 
@@ -60,10 +60,14 @@ class World:
     """Of the program that met the fault."""
     ran: int = 0
     """Programs so far."""
+    in_hand: int = 1
+    """Files that a program which dies may leave in `tmp/`."""
 
     def __post_init__(self) -> None:
         self.relay = Relay(self.directory, self.settings)
         self.spool = self.relay.spool
+        self.spools = {self.spool: self.relay.config}
+        """Every spool that mail may be in, with the configuration of its programs."""
 
     @property
     def trace(self) -> Path:
@@ -83,15 +87,28 @@ class World:
     def run(self, *argv: str, **more: Any) -> int:
         """Run a program that meets no fault; it must end without a defect."""
         program = self.program(*argv, **more)
+        return self.end(program)
+
+    def end(self, program: Program) -> int:
+        """Wait for a program that meets no fault."""
         status = program.wait()
         self._look_at(program, status, ())
         return status
 
-    def faulted(self, *argv: str, **more: Any) -> int:
-        """Run the program that meets the fault, from its first step."""
+    def run_on(self, spool: Path, *argv: str) -> int:
+        """Run a program on one of the spools, as `run` does."""
+        return self.run(*argv, env={"MAILER_CONFIG": str(self.spools[spool])})
+
+    def gated(self, *argv: str, **more: Any) -> Program:
+        """Start the program that is to meet the fault; it waits before its first step."""
         short = self.point.number if self.point and self.point.fault == SHORT else 0
         program = self.program(*argv, gate=True, short=short, **more)
         program.await_gate()
+        return program
+
+    def faulted(self, *argv: str, **more: Any) -> int:
+        """Run the program that meets the fault, from its first step."""
+        program = self.gated(*argv, **more)
         with self.watched(program):
             program.begin()
             self.ended(program)
@@ -123,7 +140,7 @@ class World:
 
     def look_for_doubts(self) -> None:
         """Read in the files what the program that died or failed had in hand."""
-        for found in walk(self.spool, ("new", "cur", "retry", "hold", "failed")).values():
+        for found in self.files(("new", "cur", "retry", "hold", "failed")):
             for to, status in found.statuses.items():
                 if status == "uncertain":
                     self.doubts[to if found.sender else f"bounce {to}"] += 1
@@ -133,14 +150,19 @@ class World:
         self.look_for_doubts()
         self.hop.script["rcpt"] = _refuse_never
         for _ in range(_ROUNDS):
-            self.run("mailer", "spool", "retry", "--state", "retry")
-            if status := self.run("mailer-send", "--once"):
-                self.wrong.append(f"mailer-send ended with {status} when the fault was over")
-            if not walk(self.spool, ("new", "cur", "retry")):
+            for spool in self.spools:
+                self.run_on(spool, "mailer", "spool", "retry", "--state", "retry")
+                if status := self.run_on(spool, "mailer-send", "--once"):
+                    self.wrong.append(f"mailer-send ended with {status} when the fault was over")
+            if not self.files(("new", "cur", "retry")):
                 break
         else:
-            left = walk(self.spool, ("new", "cur", "retry")).values()
+            left = self.files(("new", "cur", "retry"))
             self.wrong.append(f"not drained: {[(each.place, each.kinds) for each in left]}")
+
+    def files(self, places: tuple[str, ...] = QUEUE) -> list[Found]:
+        """Return every file of some places of all spools."""
+        return [found for spool in self.spools for found in walk(spool, places).values()]
 
     def copies(self) -> Counter[str]:
         return Counter(to for m in self.hop.messages if m.accepted and m.sender for to in m.recipients)
@@ -164,16 +186,15 @@ class World:
         for mail in self.mails:
             for to in mail.to:
                 yield from self._of(mail, to, copies[to], bounces[to])
-        left = walk(self.spool)
-        for found in left.values():
+        for found in self.files():
             failed = found.place == "failed" and any(to.startswith("never") for to in found.recipients)
             held = found.place == "hold" and any(
                 m.held and set(m.to) & set(found.recipients) for m in self.mails
             )
             if not failed and not held:
                 yield f"left in {found.place}: {found.kinds} to {found.recipients}"
-        leftovers = [each.name for each in (self.spool / "tmp").iterdir()]
-        if len(leftovers) > (1 if self.point else 0):
+        leftovers = [each.name for spool in self.spools for each in (spool / "tmp").iterdir()]
+        if len(leftovers) > (self.in_hand if self.point else 0):
             yield f"left in tmp: {leftovers}"
 
     def _of(self, mail: Mail, to: str, copies: int, bounces: int) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from cli_queue import Queue
-from handing_over import is_parked, owned
+from handing_over import owned
 from http_client import ask
 from spool_walk import walk
 from testbed.capability import with_own_mounts
@@ -162,8 +162,8 @@ def test_what_is_between_two_spools_is_shown_and_resumed(relay: Relay, queue: Qu
     assert (done.returncode, f"{waits} waiting: it ended the connection" in done.stdout) == (75, True)
     assert "repeat this with --resume" in done.stderr
     assert relay.mailer_send("--once").returncode == other.mailer_send("--once").returncode == 0
-    assert is_parked(walk(relay.spool)[waits])
-    assert is_parked(walk(other.spool)[waits])
+    assert walk(relay.spool)[waits].is_parked
+    assert walk(other.spool)[waits].is_parked
     for at in (relay, other):
         assert "`mailer spool move --resume` continues" in at.mailer("spool", "ls").stdout
         assert "Not sent by any spool since " in at.mailer("spool", "why", waits).stdout
@@ -198,7 +198,9 @@ def test_a_disk_that_fills_up_keeps_no_message_between_the_spools(relay: Relay, 
     here, there = owned(relay.spool).keys(), owned(Path(f"{small}.after")).keys()
     assert (here | there, here & there) == (ids, set())
     assert there
-    assert not any(map(is_parked, [*walk(relay.spool).values(), *walk(Path(f"{small}.after")).values()]))
+    assert not any(
+        found.is_parked for root in (relay.spool, Path(f"{small}.after")) for found in walk(root).values()
+    )
 
 
 def test_doctor_and_health_count_what_is_between_two_spools_among_other_mail(
@@ -225,7 +227,7 @@ def test_an_operator_takes_what_the_other_spool_will_never_send(
     assert (done.returncode, done.stdout) == (0, f"{waits} taken (was in hold/)\n"), done.stderr
     assert relay.mailer_send("--once").returncode == 0
     assert len(relay.delivered()) == 1
-    assert is_parked(walk(other.spool)[waits])
+    assert walk(other.spool)[waits].is_parked
     assert other.mailer("spool", "rm", waits).returncode == 0
     assert relay.mailer("spool", "move", "--take", waits).returncode == 66
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from cli_queue import Queue
-from handing_over import Cut, hand_over, is_parked, pipes, run_both, take_in, wrong_at_the_end
+from handing_over import Cut, hand_over, pipes, run_both, take_in, wrong_at_the_end
 from spool_crash import dying_at
 from spool_walk import Found, walk
 
@@ -183,7 +183,7 @@ def test_what_the_target_has_is_durable_before_it_says_so(
     place = between.there().place
     record = Record(between.target, monkeypatch)
     record.failing = {place} if disk == "failing" else set()
-    resumes = is_parked(between.here())
+    resumes = between.here().is_parked
     outcome = between.resume(resumes=resumes, back=GREETED)
     assert outcome.result is Result.WAITING
     if disk == "failing":

@@ -62,6 +62,7 @@ class Spec:
         output: the file that gets what it prints.
         gate: a FIFO; the program begins when somebody has opened it to write.
         given: a file with its standard input.
+        answers: what gets its standard output alone; None: `output` gets that, too.
         uid: the user who runs it; ours if None.
         short: the number of the write to a file of which only the first half is written; 0: none.
         descriptors: how many it may have; 0: as many as we.
@@ -73,6 +74,7 @@ class Spec:
     env: Mapping[str, str] = field(default_factory=dict)
     gate: Path | None = None
     given: Path = Path(os.devnull)
+    answers: Path | None = None
     uid: int | None = None
     short: int = 0
     descriptors: int = 0
@@ -158,6 +160,8 @@ def _run(spec: Spec) -> None:
     _stream(0, os.open(spec.given, os.O_RDONLY))
     _stream(1, os.open(spec.output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
     os.dup2(1, 2)
+    if spec.answers:
+        _stream(1, os.open(spec.answers, os.O_WRONLY))
     sys.stdin, sys.stdout, sys.stderr = (open(fd, mode, closefd=False) for fd, mode in enumerate("rww"))  # noqa: SIM115
     if spec.gate:
         # While we may write there.
