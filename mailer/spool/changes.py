@@ -135,6 +135,16 @@ class Written:
         """Do nothing: the journal's line remains."""
 
 
+class Settled(Written):
+    """A message stays where it is, durably, and its other names are removed."""
+
+    def directories(self) -> tuple[str, ...]:
+        return (self._locked.spot.directory,)
+
+    def sources(self) -> tuple[str, ...]:
+        return self._locked.leave()
+
+
 def left_behind(spot: Spot) -> tuple[str, ...]:
     """Return the directories that may still hold a file after a power cut if it leaves this spot now."""
     if spot.place is Place.CUR:

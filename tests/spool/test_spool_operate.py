@@ -8,8 +8,10 @@ import pytest
 from intruders import INTRUDERS
 from spool_runner import attempt, claims_of, run_once, settle
 from spool_strategies import NOW, accept
-from spool_walk import only, walk
+from spool_syncs import Fsyncs
+from spool_walk import in_two_places, only, walk
 
+from mailer.spool.checks.fsck import findings
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import new_id
 from mailer.spool.layout import Place, Spool, Spot
@@ -48,6 +50,28 @@ def test_a_message_is_held_and_released_from_everywhere(spool_path: Path, place:
         operator.release(Spot(Place.HOLD, spot.name), NOW)
         (found,) = only(spool_path, "new")
         assert (found.statuses, found.held) == (before, False)
+
+
+@pytest.mark.parametrize("has_moved", [False, True])
+def test_a_hold_of_failed_mail_that_a_fault_ended_is_given_again(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_moved: bool
+) -> None:
+    """Between its line and its move, or with both names: no run looks there."""
+    with Spool.open(spool_path, create=True) as spool:
+        spot = place_in(spool, spool_path, Place.FAILED)
+        operator = Operator(spool, "ann")
+        operator.holding(spot, NOW).locked.release()
+        if has_moved:
+            os.link(spot.path, f"hold/{spot.name}", src_dir_fd=spool.root, dst_dir_fd=spool.root)
+            told = [finding.problem for finding in findings(spool, NOW) if "is also" in finding.problem]
+            assert len(told) == 2
+            assert all(f"type `mailer spool hold {spot.name}`" in each for each in told)
+        (again,) = find(spool, spot.name)
+        synced = Fsyncs(monkeypatch).paths
+        operator.hold(again, NOW)
+        assert [found.held for found in only(spool_path, "hold")] == [True]
+        assert in_two_places(spool_path) == only(spool_path, "failed") == []
+        assert synced[-2:] == ["hold", "failed"]
 
 
 @pytest.mark.parametrize("place", [Place.NEW, Place.CUR, Place.RETRY, Place.HOLD, Place.FAILED])

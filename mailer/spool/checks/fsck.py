@@ -129,7 +129,7 @@ def _status_problems(spool: Spool, spot: Spot, state: os.stat_result) -> Iterato
     if state.st_nlink > 1:
         if len(also := other_names(spool, spot.path, state)) == state.st_nlink - 1:
             if also and not _is_in_hand(spool, spot):
-                yield f"is also {', '.join(also)}, as a power cut may leave it; the next run keeps one name"
+                yield f"is also {', '.join(also)}, as a power cut may leave it; {_who_keeps_one(spot, also)}"
         elif len(also) + len(foreign := foreign_names(spool, state, spot.name)) == state.st_nlink - 1:
             yield f"is also {', '.join(foreign)}, which a power cut brought back; the next run removes a name"
         else:
@@ -137,6 +137,13 @@ def _status_problems(spool: Spool, spot: Spot, state: os.stat_result) -> Iterato
             yield f"{links}: a path outside of the spool names the same file, so no run sends it"
     if state.st_uid != os.geteuid():
         yield f"belongs to user {state.st_uid}, so no run sends it"
+
+
+def _who_keeps_one(spot: Spot, also: tuple[str, ...]) -> str:
+    places = {spot.path.partition("/")[0], *(path.partition("/")[0] for path in also)}
+    if places <= {Place.HOLD, Place.FAILED}:
+        return f"type `mailer spool hold {spot.name}`, which keeps one name"
+    return "the next run keeps one name"
 
 
 def _is_in_hand(spool: Spool, spot: Spot) -> bool:

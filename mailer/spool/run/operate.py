@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from mailer.mail import clock
-from mailer.spool.changes import FEW, Change, DurableMove, Removal, Written, make_all_durable, make_durable
+from mailer.spool.changes import (
+    FEW,
+    Change,
+    DurableMove,
+    Removal,
+    Settled,
+    Written,
+    make_all_durable,
+    make_durable,
+)
 from mailer.spool.entry import Corrupt
 from mailer.spool.handover.parking import unpark
 from mailer.spool.journal import Event, Kind, State
@@ -113,10 +122,19 @@ class Operator:
         self.holding(spot, now, reason).complete()
 
     def holding(self, spot: Spot, now: float, reason: str = "") -> "Begun":
-        """Record a `hold`, for the caller to finish."""
-        self._allow(Move.HOLD, spot)
+        """Record a `hold`, for the caller to finish.
+
+        One of failed mail that a fault ended may have left the mail under both names. Given again, it removes
+        the other: no run does.
+        """
+        if spot.place is not Place.HOLD:
+            self._allow(Move.HOLD, spot)
         with _begun(self.spool, spot) as locked:
             _not_moving(locked)
+            if spot.place is Place.HOLD:
+                if not locked.also:
+                    self._allow(Move.HOLD, spot)
+                return Begun(locked, Settled(locked))
             locked.append(self._event(Kind.HELD, now, reason or f"held by {self.name}"))
             return Begun(locked, DurableMove(locked, Move.HOLD))
 
