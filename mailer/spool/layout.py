@@ -228,9 +228,19 @@ class Spool:
                 mark(self.root)
         else:
             mark(self.root)
-        made = [name for name in DIRECTORIES if self._make(name)]
+        self._complete()
+
+    def _complete(self) -> None:
+        """Make the directories that are missing, durably; raises OSError."""
+        missing = [name for name in DIRECTORIES if not self._tighten(name)]
+        if missing:
+            # A power cut that keeps directories and not the mark would leave what is no spool, and not empty.
+            os.fsync(self.root)
+        for name in missing:
+            self.make_directory(name)
+            self._tighten(name)
         self.let_others_through()
-        if made:
+        if missing:
             os.fsync(self.root)
         with suppress(OSError):
             self._take_over_traces()
@@ -267,18 +277,16 @@ class Spool:
             raise SpoolError(None, f"{self.path / name} is not a directory of this user: move it away")
         return found
 
-    def _make(self, name: str) -> bool:
-        """Make sure that a directory exists with mode 0700; return whether it had to be made."""
-        made = False
+    def _tighten(self, name: str) -> bool:
+        """Make sure that a directory has mode 0700; return whether it exists."""
         try:
             found = self._check_directory(name)
         except FileNotFoundError:
-            made = self.make_directory(name)
-            found = self._check_directory(name)
+            return False
         if stat.S_IMODE(found.st_mode) != DIRECTORY_MODE:
             with self.directory(name) as fd:
                 os.fchmod(fd, DIRECTORY_MODE)
-        return made
+        return True
 
     def _take_over_traces(self) -> None:
         """Move traces of an earlier version out of `log/`, where `cat log/*` met a directory.

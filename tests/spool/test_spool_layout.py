@@ -15,7 +15,7 @@ from spool_walk import walk
 from testbed.ci import only_root
 
 from mailer.spool.due import due_buckets
-from mailer.spool.layout import Place, Spool, SpoolError, Spot, bucket_for, bucket_time, day_for
+from mailer.spool.layout import DIRECTORIES, Place, Spool, SpoolError, Spot, bucket_for, bucket_time, day_for
 from mailer.spool.words import until
 
 YEAR = 365 * 86400.0
@@ -167,19 +167,28 @@ def test_a_spot_names_its_path() -> None:
 
 
 def test_a_new_spool_is_durable_in_its_parent(spool_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All mail is inside it: a power cut must not take the directory that was made for it."""
-    synced: list[Path] = []
+    """All mail is inside it: a power cut must not take the directory that was made for it.
+
+    Nor may it take the mark and keep what stands beside it, which would be no spool, and not empty.
+    """
+    synced: list[tuple[Path, int]] = []
     real_fsync = os.fsync
 
     def watched(fd: int) -> None:
-        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        synced.append((path, len(list(path.iterdir()))))
         real_fsync(fd)
 
     monkeypatch.setattr(os, "fsync", watched)
     Spool.open(spool_path, create=True).close()
-    assert synced == [spool_path.parent, spool_path]
-    Spool.open(spool_path).close()
-    assert len(synced) == 2
+    assert synced == [(spool_path.parent, 1), (spool_path, 1), (spool_path, 1 + len(DIRECTORIES))]
+    Spool.open(spool_path, create=True).close()
+    assert len(synced) == 3
+    # One that a program has begun, and not made durable yet.
+    for name in DIRECTORIES:
+        (spool_path / name).rmdir()
+    Spool.open(spool_path, create=True).close()
+    assert synced[3:] == [(spool_path, 1), (spool_path, 1 + len(DIRECTORIES))]
 
 
 @pytest.mark.parametrize(
