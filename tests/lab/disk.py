@@ -294,9 +294,17 @@ class Disk:
                 disk.inodes[number] = copy
         return disk
 
-    def after_power_cut(self, random: Random | None) -> "Disk":
-        """What a power cut leaves, by chance; None: nothing that was not synced."""
+    def after_power_cut(self, random: Random | None, only: str = "") -> "Disk":
+        """What a power cut leaves.
+
+        Args:
+            random: chooses what is kept of what was not synced; None: nothing is.
+            only: the directory in the root that this happens to, as if it were another machine's; all others
+                are left as they are seen. Empty: it happens to all.
+        """
+        spared = self._outside(only) if only else set()
         entries = self._entries_left(random)
+        entries |= {number: dict(self.inodes[number].entries or {}) for number in spared}
         disk = self._bare()
         reached = [1]
         while reached:
@@ -315,9 +323,20 @@ class Disk:
                 reached.extend(entries[number].values())
             else:
                 copy.links = 1
-                copy.data = copy.durable = self._data_left(node, random)
+                copy.data = copy.durable = node.data if number in spared else self._data_left(node, random)
                 copy.allocated = -(-len(copy.data) // BLOCK) * BLOCK
         return disk
+
+    def _outside(self, name: str) -> set[int]:
+        """Return the inodes that programs see elsewhere than in one directory of the root."""
+        found: set[int] = set()
+        todo = [1]
+        while todo:
+            number = todo.pop()
+            found.add(number)
+            entries = self.inodes[number].entries or {}
+            todo += [inode for entry, inode in entries.items() if number != 1 or entry != name]
+        return found
 
     def _bare(self) -> "Disk":
         disk = Disk(self.profile)

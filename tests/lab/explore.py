@@ -3,22 +3,28 @@
 import gc
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 
 from lab import judge
 from lab.disk import PROFILES, Disk, Write, put
 from lab.hops import REFUSED, Log, token_of
-from lab.operating import first_token, operator, plant, rotate
+from lab.moving import LONGEST, finish, move
+from lab.operating import first_token, hold_again, operator, plant, rotate
 from lab.programs import ROUNDS, drain, runner
 from lab.seam import installed
 from lab.story import LATER_RUN, Story
-from lab.submitting import make_spool, receiver, user
+from lab.submitting import make_spool, receiver, replayer, user
 from lab.telling import teller
 from lab.themes import story_of
 from lab.threads import Stuck
-from lab.world import BEGIN, World
+from lab.world import BEGIN, OTHER, SPOOL, World
 
 KILLED, CUT, END = "kill -9 of all programs", "power cut", "no fault"
+_OF_ONE = {
+    name: f"power cut at the machine of /{name}, kill -9 of all programs" for name in ("spool", "other")
+}
+_CUT = {CUT, *_OF_ONE.values()}
 _LATER = 5.0
 """Seconds after the last program has ended: what is not durable then never was to be."""
 _LATE_CUTS = 6
@@ -81,13 +87,12 @@ class Main(Image):
         self.scheduler.on_wait = self._waited
         self.pace = story.pace
         self.faults = bool(story.faults)
-        submitted = [mail for mail in story.mails if not mail.user]
+        submitted = [mail for mail in story.mails if not mail.user and not mail.replays]
         for number in sorted({mail.receiver for mail in submitted}):
             self.start(f"receiver {number}", receiver([m for m in submitted if m.receiver == number]))
         for number in sorted({mail.user for mail in story.mails} - {0}):
             self.start(f"user {number}", user([m for m in story.mails if m.user == number]), user=number)
-        for number, after in enumerate(story.runners):
-            self.start(f"runner {number}", runner, after)
+        self._start_senders(story)
         for number in sorted({command.by for command in story.commands}):
             self.start(f"operator {number}", operator([c for c in story.commands if c.by == number]))
         if story.plants:
@@ -97,6 +102,16 @@ class Main(Image):
         for number, after in enumerate(story.rotations):
             self.start(f"rotation {number}", rotate, after)
 
+    def _start_senders(self, story: Story) -> None:
+        for number, mail in enumerate(mail for mail in story.mails if mail.replays):
+            self.start(f"replay {number}", replayer(mail))
+        for number, after in enumerate(story.runners):
+            self.start(f"runner {number}", runner, after)
+            if story.moves:
+                self.start(f"other runner {number}", partial(runner, path=OTHER), after)
+        for number, after in enumerate(story.moves):
+            self.start(f"mover {number}", partial(move, number=number), after)
+
     def _waited(self, seconds: float) -> None:
         """Have the kernel write back what nobody has synced (vm.dirty_expire_centisecs)."""
         if seconds > _WRITTEN_BACK:
@@ -105,6 +120,8 @@ class Main(Image):
     def restart(self, name: str, after: float) -> None:
         if name.startswith("runner"):
             self.start("runner again", runner, after)
+        if name.startswith(("mover", "target")):
+            self.start("mover again", partial(move, resumes=True), after)
 
     def id_of(self, token: str) -> str:
         file = judge.file_of(self.disk, token)
@@ -160,6 +177,9 @@ class Explorer:
         if main.disk.changes or any(node.writes for node in main.disk.inodes.values()):
             for _ in range(_CUTS):
                 self._add(CUT, main.calls, main.disk.after_power_cut(self._random))
+            for name, fault in _OF_ONE.items() if main.story.moves else ():
+                self._counts.points += 1
+                self._add(fault, main.calls, main.disk.after_power_cut(self._random, name))
 
     def _end(self, main: Main) -> None:
         story = self._story
@@ -175,7 +195,7 @@ class Explorer:
         main = self._main
         # After a power cut it matters what was delivered before the last second.
         since = main.time() - judge.LAST_SECOND
-        old = sum(one.at < since for one in main.log.accepted) if fault == CUT else -1
+        old = sum(one.at < since for one in main.log.accepted) if fault in _CUT else -1
         key = disk.fingerprint(), main.log.signature(), old
         if key not in self._seen:
             self._seen.add(key)
@@ -185,7 +205,7 @@ class Explorer:
         """Start programs on what a fault has left; now and then, end these as well, and start others."""
         story, random = self._story, Random(f"image {self._story.seed} {number}")
         self._counts.worlds += 1
-        booted = now if fault == CUT else self._main.booted
+        booted = now if fault in _CUT else self._main.booted
         world = self._world(fault, now, disk, log, random, (), booted)
         world.examines = number % 4 == 0 and story.tidy
         rotten = _let_rot(disk, random) if story.rot and fault == KILLED else ""
@@ -198,7 +218,7 @@ class Explorer:
                 deaths += 1
                 fault, disk, cuts = self._again(fault, world, random)
                 now = world.scheduler.now
-                booted = now if fault == CUT else world.booted
+                booted = now if fault in _CUT else world.booted
                 world = self._world(fault, now, disk, log, random, cuts, booted)
                 world.excused = True
                 world.run()
@@ -221,7 +241,7 @@ class Explorer:
 
     def _again(self, fault: str, world: World, random: Random) -> tuple[str, Disk, tuple[float, ...]]:
         """End a second world; by no power cut if what died before it left its last second not durable."""
-        if fault != CUT or self._story.deadly or random.random() < 0.5:
+        if fault not in _CUT or self._story.deadly or random.random() < 0.5:
             return KILLED, world.disk.as_seen(), world.cuts
         return CUT, world.disk.after_power_cut(random), (*world.cuts, world.time())
 
@@ -240,21 +260,30 @@ class Explorer:
         world = Image(story, disk, log, start=now, random=random)
         world.booted = booted
         world.excused = fault != END
-        world.cuts = (*cuts, world.time()) if fault == CUT and not cuts else cuts
+        world.cuts = (*cuts, world.time()) if fault in _CUT and not cuts else cuts
         log.violations += judge.pause_of(disk, log)
         log.paused[0] = None
         unheard = {mail.token for mail in story.mails if mail.key} - {ack.token for ack in log.acks}
         if unheard:
             mails = [replace(mail, after=0.0) for mail in story.mails if mail.token in unheard]
-            world.start("receiver", receiver(mails), random.uniform(0.0, 3.0))
+            world.start("receiver", receiver([m for m in mails if not m.replays]), random.uniform(0.0, 3.0))
+            for again in (mail for mail in mails if mail.replays):
+                world.start("replay", replayer(again), random.uniform(0.0, 3.0))
             world.start("mailer-send", drain, 30.0)
         if unheard and random.random() < 0.5:
             pass  # Else another one is at work while they submit.
         elif story.deadly:
             for number in range(ROUNDS):
                 world.start("mailer-send", runner, 1.5 + number * LATER_RUN)
+        elif story.moves:
+            world.start("mover", finish, random.uniform(0.0, 3.0))
+            for path in (SPOOL, OTHER):
+                world.start("mailer-send", partial(runner, path=path), 1.5)
+                world.start("mailer-send", partial(drain, path=path), LONGEST)
         else:
             world.start("mailer-send", drain, 1.5)
+        if {*log.held} - log.kept:
+            world.start("operator", hold_again, (ROUNDS + 2) * LATER_RUN)
         if story.events:
             world.start("teller", teller(), (ROUNDS + 2) * LATER_RUN)
         return world

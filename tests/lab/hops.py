@@ -79,6 +79,10 @@ class Log:
     """Of these the command said that it held them, and nobody has released them."""
     copies: Counter[str] = field(default_factory=Counter)
     """How often a message was copied by hand."""
+    copied: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often for a recipient who had not got it, as the file said."""
+    moved: set[str] = field(default_factory=set)
+    """The ids of which the command said that it had moved them to the other spool."""
     planted: dict[str, Planted] = field(default_factory=dict)
     """What others have put into the spool, by its name."""
     paused: list[bool | None] = field(default_factory=lambda: [False])
@@ -104,7 +108,7 @@ class Log:
     def signature(self) -> int:
         accepted = tuple((one.token, one.recipient) for one in self.accepted)
         others = (len(self.stored), len(self.tokens), self.paused[0], len(self.told), len(self.used))
-        commands = frozenset(self.gone), frozenset(self.kept)
+        commands = frozenset(self.gone), frozenset(self.kept), frozenset(self.moved)
         listed = frozenset((address, at is None) for address, at in self.listed.items())
         tried = frozenset(self.tried.items())
         return hash((tuple(self.acks), accepted, tuple(self.notices), tried, others, commands, listed))
@@ -232,7 +236,7 @@ class Hop:
             )
             return
         expected = self.contents.get(token, b"")
-        if not content.endswith(expected) or not _RECEIVED.fullmatch(content.removesuffix(expected)):
+        if not content.endswith(expected) or not _ADDED.fullmatch(content.removesuffix(expected)):
             log.violations.append(f"{token}: other octets were sent than came")
         if self.clock() < self.earliest.get(token, 0.0) and not log.reopened[token]:
             log.violations.append(f"{token}: sent before the time that its sender has named")
@@ -265,5 +269,6 @@ def token_of(content: bytes) -> str:
     return found.group(1).decode() if found else ""
 
 
-_RECEIVED = re.compile(rb"Received: [^\r]*\r\n(?:[ \t][^\r]*\r\n)*")
-"""What is added to a message that has a date and an id."""
+_RECEIVED = rb"Received: [^\r]*\r\n(?:[ \t][^\r]*\r\n)*"
+_ADDED = re.compile(_RECEIVED + rb"(?:X-Token: \w+\r\n" + _RECEIVED + rb")?")
+"""What is added to a message that has a date and an id, and to one that is sent again."""

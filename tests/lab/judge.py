@@ -15,7 +15,8 @@ from lab.disk import Disk, Inode
 from lab.forged import HOME, message
 from lab.hops import Log, token_of
 
-SPOOL = "/spool/"
+SPOOL, OTHER = "/spool/", "/other/"
+"""The spool, and the one that mail is moved to."""
 PLACES = ("cur", "new", "retry", "hold", "failed", "corrupt", "sent", "tmp")
 _OUTCOMES = {"sent", "deferred", "bounced", "expired"}
 LAST_SECOND = 1.0
@@ -23,23 +24,35 @@ LAST_SECOND = 1.0
 
 
 def messages(disk: Disk) -> list[tuple[str, Inode]]:
-    """Return every file of the queue with its path relative to the spool."""
+    """Return every file of the queue of both spools, with its path relative to its own."""
+    return [*messages_of(disk, SPOOL), *messages_of(disk, OTHER)]
+
+
+def messages_of(disk: Disk, spool: str) -> list[tuple[str, Inode]]:
     return [
-        (path.removeprefix(SPOOL), node)
+        (path.removeprefix(spool), node)
         for path, node in disk.tree().items()
-        if path.startswith(SPOOL) and path.removeprefix(SPOOL).split("/")[0] in PLACES
+        if path.startswith(spool) and path.removeprefix(spool).split("/")[0] in PLACES
     ]
 
 
 def file_of(disk: Disk, token: str) -> Found | None:
-    """Return the message's file, as programs see it now."""
-    marker = f"X-Token: {token}\r\n".encode()
+    """Return the message's file, as programs see it now; of two spools that have one, its owner's."""
+    parked: Found | None = None
     for path, node in messages(disk):
-        if marker not in node.data or path.startswith("tmp/") or node.entries is not None:
+        if token_of(node.data) != token or path.startswith("tmp/") or node.entries is not None:
             continue
         if b"multipart/report" not in (found := parse(node.data, path)).message:
-            return found
-    return None
+            if not found.is_parked:
+                return found
+            parked = parked or found
+    return parked
+
+
+def between(disk: Disk) -> bool:
+    """Tell whether a message is left to another spool, and not there yet."""
+    files = (parse(node.data, path) for path, node in messages(disk) if node.entries is None)
+    return any(file.is_parked for file in files if file.place != "tmp")
 
 
 def in_doubt(file: Found, recipient: str) -> bool:
@@ -142,7 +155,7 @@ def verdict(disk: Disk, log: Log, terms: Terms) -> list[str]:
         if path.rpartition("/")[2] not in log.planted:
             wrong += _of_file(path, node, terms, log, files)
     for name, found in files.items():
-        if len(found) > 1 and not log.copies[name] and not _was_being_held(name, found, log):
+        if len(found) > 1 and not log.copies[name]:
             wrong.append(f"{name}: " + ("two names" if found[0][1] == found[1][1] else "two files"))
     accepted = Counter((one.token, one.recipient) for one in log.accepted)
     told = Counter((n.token, r) for n in set(log.notices) for r in n.recipients)
@@ -171,6 +184,8 @@ def verdict(disk: Disk, log: Log, terms: Terms) -> list[str]:
         if times > 1 + log.reopened[token] + log.copies[token] + excused:
             wrong.append(f"{token} {recipient}: its sender was told {times} times")
     wrong += [f"{token}: removed, and here again" for token in log.gone if files.get(token)]
+    stayed = {path.rpartition("/")[2] for path, _ in messages_of(disk, SPOOL)} & log.moved
+    wrong += ["a message was moved, and is here again" for _ in stayed]
     return sorted({*wrong, *_of_planted(disk, log, terms), *_of_state(disk, log), *_of_events(log, terms)})
 
 
@@ -193,16 +208,12 @@ def _of_file(
     file = parse(node.data, path)
     if not file.intact:
         yield f"{place}/ has a message that is not whole"
+    if file.is_parked:
+        yield f"{place}/ has a message that is between the spools"
     name = file.name if b"multipart/report" in file.message else token_of(file.message)
     files.setdefault(name, []).append((file, node.number))
     if place == "hold" and name not in {*log.held, terms.deadly} and not terms.may_hold:
         yield f"{name}: held by nobody"
-
-
-def _was_being_held(name: str, found: list[tuple[Found, int]], log: Log) -> bool:
-    """Tell whether a `hold` of failed mail did not end: both names stay until the operator goes on."""
-    places = {file.place for file, _ in found}
-    return name in log.held and name not in log.kept and places == {"failed", "hold"}
 
 
 def _waits_in_doubt(path: str, node: Inode, log: Log) -> bool:
@@ -299,7 +310,7 @@ def _of_acknowledged(  # noqa: PLR0917
     if token in log.removed:
         return
     for recipient in recipients:
-        if accepted[token, recipient] + len(files) <= log.copies[token]:
+        if accepted[token, recipient] + len(files) <= log.copied[token, recipient]:
             yield f"{token} {recipient}: lost (there are no two of it, after it was copied)"
         if accepted[token, recipient] or log.copies[token]:
             continue

@@ -30,6 +30,17 @@ class Open:
         self.references = 1
 
 
+class Channel(Inode):
+    """A pipe: what was written to it, and is not read yet."""
+
+    __slots__ = ("ended",)
+
+    def __init__(self) -> None:
+        super().__init__(0, stat.S_IFIFO | 0o600, directory=False)
+        self.ended = False
+        """One of its two ends was closed."""
+
+
 class Kernel:
     """The files of all programs. `enter` is called at each call: to be stopped, failed, or passed by."""
 
@@ -76,6 +87,8 @@ class Kernel:
         file.references -= 1
         if not file.references and file.node.lock is file:
             file.node.lock = None
+        if not file.references and isinstance(file.node, Channel):
+            file.node.ended = True
 
     def end(self, owner: object) -> None:
         """A program has ended, one way or another: its descriptors and locks go."""
@@ -160,8 +173,22 @@ class Kernel:
         file.references += 1
         return self._number(file)
 
+    def pipe(self, reader: object, writer: object) -> tuple[int, int]:
+        """Make a pipe between two programs; return the descriptor of each."""
+        channel = Channel()
+        ends = self._number(Open(channel)), self._number(Open(channel))
+        self._owners[ends[0]], self._owners[ends[1]] = reader, writer
+        return ends
+
     def read(self, fd: int, length: int) -> bytes:
-        raise trouble(errno.ENOSYS)
+        node = self._file(fd).node
+        if not isinstance(node, Channel):
+            raise trouble(errno.ENOSYS)
+        self._enter("read", None)
+        while not node.data and not node.ended:
+            self.block()
+        piece, node.data = node.data[:length], node.data[length:]
+        return piece
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         node = self._file(fd).node
@@ -175,6 +202,11 @@ class Kernel:
         octets = bytes(data)
         if how == "short":
             octets = octets[: max(1, len(octets) // 2)]
+        if isinstance(file.node, Channel):
+            if file.node.ended:
+                raise trouble(errno.EPIPE)
+            file.node.data += octets
+            return len(octets)
         file.node.mtime = file.node.ctime = self._clock()
         # What is opened without O_APPEND is written from its beginning on, and its length put in by pwrite.
         return self.disk.write(file.node, len(file.node.data), octets)

@@ -75,6 +75,16 @@ def _command(world: World, spool: Spool, who: Operator, command: Command) -> Non
         log.version += 1
 
 
+async def hold_again(world: World) -> None:
+    """Give a `hold` again that has not ended: of mail that failed, no run finishes it."""
+    with open_spool() as spool:
+        for token in sorted({*world.log.held} - world.log.kept):
+            file = judge.file_of(world.disk, token)
+            for spot in find(spool, file.name) if file else ():
+                with suppress(Missed, Refused):
+                    Operator(spool, "operator").hold(spot, world.wall())
+
+
 def _switch(world: World, spool: Spool, verb: str) -> None:
     world.log.paused[0] = None
     with suppress(OSError):
@@ -114,6 +124,8 @@ def _copy(world: World, command: Command) -> None:
         path = "/".join(part for part in (found.place, found.bucket, found.name) if part)
         world.disk.plant(target, tree[f"{judge.SPOOL}{path}"].data)
         world.log.copies[command.token] += 1
+        without = (to for to, status in found.statuses.items() if status != "sent")
+        world.log.copied.update((command.token, to) for to in without)
 
 
 def plant(plants: Iterable[Plant]) -> Callable[[World], Awaitable[None]]:

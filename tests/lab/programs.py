@@ -9,7 +9,7 @@ from functools import partial
 from lab.hops import HOP, Hop
 from lab.operating import examine
 from lab.submitting import log_of, open_spool, take_in
-from lab.world import World
+from lab.world import SPOOL, World
 from mailer.config.model import Config
 from mailer.mail.budget import Allowance
 from mailer.maillog.events import MailLog
@@ -111,16 +111,16 @@ def _hop(world: World, spool: Spool, budgets: Budgets) -> Hop:
     return hop
 
 
-async def runner(world: World) -> None:
+async def runner(world: World, path: str = SPOOL) -> None:
     """`mailer-send --once`."""
-    with open_spool() as spool:
+    with open_spool(path) as spool:
         async with _runners(world, spool) as runners:
             await runners.once()
 
 
-async def drain(world: World) -> None:
+async def drain(world: World, path: str = SPOOL) -> None:
     """Run until nothing is left to do: a run each half hour, and a day later the sweep of tmp/."""
-    with open_spool() as spool:
+    with open_spool(path) as spool:
         if is_paused(spool):
             resume(spool)
         async with _runners(world, spool) as runners:

@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from call_faults.rows import ROWS
 from seeded_defects.__main__ import PAGE as DEFECTS_PAGE
 from seeded_defects.__main__ import ROOT
 from seeded_defects.catalogue import DEFECTS
@@ -14,7 +15,7 @@ from seeded_defects.catalogue import DEFECTS
 PAGE = Path(__file__).with_name("RESULTS.md")
 TOTALS = ROOT / ".testbed" / "lab" / "totals.json"
 DEFECTS_FILE = ROOT / ".testbed" / "lab" / "defects.tsv"
-VERSION = 3
+VERSION = 4
 """Of the simulator: goes up when its model, its stories or its judge change, so that its figures are run anew."""
 
 _HEAD = """# The fault lab: what was run
@@ -30,7 +31,9 @@ submitted under one key, or left in `drop/`, is queued once, as its user's. What
 held, paused, suppressed) stays so. No hop is sent more recipients in any minute or hour than it allows, nor gets more
 sessions at a time. Nothing is given up that nobody has refused, whatever the clock says, and nothing is tried before its
 pause is over while the clock is right. `fsck` finds nothing where nothing is wrong. A refresh token that was stored is there. Who is to be told of events hears of each at least
-once. What another user puts into the spool is never sent, and a copy by hand takes no message's place.
+once. What another user puts into the spool is never sent, and a copy by hand takes no message's place. A message that moves to
+another spool is in one of the two, and does not come back to the first once the command has said that it moved. A
+message that is sent again under one request is queued once.
 
 | lab | faults | figures | command |
 | --- | --- | --- | --- |
@@ -51,9 +54,10 @@ _LIMITS = """
   as a failure: no program can make that record durable. Nor is it after a runner died within a second of a delivery, and
   the power failed before its successor had recorded anything.
 - `mailer spool hold` of mail that failed, ended by a fault between its line and its move, leaves that mail where it was,
-  or under both names, until the operator gives the command again: no run looks into `failed/` and `hold/`. `fsck` tells
-  of it. That is not counted (seed 495 of version 3).
-- Seed 297 of version 3 is a false alarm: who had the mail before a hand copied its file is expected to get it again.
+  or under both names, until the operator gives the command again: no run looks into `failed/` and `hold/`. The operator
+  of these stories does so once programs have run, and then one name is left.
+- Both spools of a move are on one disk. A power cut of one of them is one of this disk that spares the other directory; on
+  a filesystem with a journal a sync in one spool then makes what is older in the other durable, too.
 - A recipient whose reply was lost, and whose address is suppressed after that, stays in doubt until the message is older
   than `retry.maxAge`: it is not sent to, nor reported as refused. That is not counted as a queue that does not drain.
 - Of a power cut that leaves a hole in a journal (ext4 without one, ext2), a second notification about one recipient is
@@ -103,7 +107,7 @@ def page() -> str:
         "`scripts/defects`, see `tests/seeded_defects/RESULTS.md` |",
         "| power cuts on real filesystems | ext4 with and without a journal, XFS, btrfs: a loop device that logs writes "
         "and flushes | 300 images for each commit, more in `tests/fault_runs/RESULTS.md` | `scripts/faults power-cuts` |",
-        "| faults at system calls of real programs | kills, errors, short writes, delays, of 19 commands | each commit, in "
+        f"| faults at system calls of real programs | kills, errors, short writes, delays, of {len(ROWS)} commands | each commit, in "
         "short; more there | `scripts/faults calls` |",
         "| fuzz | parsers and sessions, by coverage | each commit, in short; more there | `scripts/fuzz SECONDS` |",
     ]

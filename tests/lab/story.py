@@ -25,6 +25,8 @@ class Mail:
     """It has an Idempotency-Key, and its client submits it again until it hears a reply."""
     user: int = 0
     """It is left in `drop/` by this user."""
+    replays: str = ""
+    """It is this message, which the operator sends again to others. With a key the request is repeated."""
     wait: float = 0.0
     """Its sender wants it to be tried no earlier than so many seconds from the beginning; 0: at once."""
 
@@ -101,6 +103,8 @@ class Story:
     plants: tuple[Plant, ...] = ()
     rotations: tuple[float, ...] = ()
     """When a program gets another refresh token in place of the one it has."""
+    moves: tuple[float, ...] = ()
+    """When all mail is moved to another spool on this host."""
     pace: float = 0.0
     """Seconds that a hop takes to answer, at most."""
     batch: int = 2
@@ -128,6 +132,7 @@ class Story:
         ]
         for mail in self.mails:
             how = f"user {mail.user} leaves in drop/" if mail.user else f"client {mail.receiver} submits"
+            how = f"operator sends {mail.replays} again as" if mail.replays else how
             lines.append(
                 f"  {mail.after:.2f} s: {how} {mail.token} ({mail.size} octets) of "
                 f"<{mail.sender}>{', under a key' if mail.key else ''}"
@@ -135,6 +140,7 @@ class Story:
             )
             lines += [f"    to {to}: {', '.join(a)}" for token, to, a in self.answers if token == mail.token]
         lines += [f"  {at:.2f} s: mailer-send --once" for at in self.runners]
+        lines += [f"  {at:.2f} s: mailer spool move --all" for at in self.moves]
         lines += [f"  {at:.2f} s: a refresh token is rotated" for at in self.rotations]
         lines += [
             f"  {c.after:.2f} s: {f'operator {c.by}: ' * bool(c.by)}{c.verb} {c.token} {c.to}".rstrip()
@@ -187,7 +193,17 @@ class Story:
     def shorter(self) -> "list[Story]":
         """Return every story with one part less."""
         found: list[Story] = []
-        for name in ("kills", "faults", "plants", "rotations", "jumps", "commands", "runners", "mails"):
+        for name in (
+            "kills",
+            "faults",
+            "plants",
+            "rotations",
+            "moves",
+            "jumps",
+            "commands",
+            "runners",
+            "mails",
+        ):
             parts = getattr(self, name)
             found += [replace(self, **{name: (*parts[:n], *parts[n + 1 :])}) for n in range(len(parts))]
         for n, mail in enumerate(self.mails):

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from lab import judge
 from lab.hops import Ack
 from lab.story import Mail
 from lab.world import SPOOL, World, content_of
@@ -17,10 +18,12 @@ from mailer.receive.content.header_policy import ContentPolicy, Origin
 from mailer.receive.upload import Store, Upload
 from mailer.sendmail.drop import hand_over
 from mailer.sendmail.failure import Failure
-from mailer.spool import drop, drop_file
+from mailer.spool import drop, drop_file, idempotency
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
+from mailer.spool.entry import Corrupt
 from mailer.spool.layout import Spool
+from mailer.spool.view.inspect import View
 
 Main = Callable[[World], Awaitable[None]]
 _TRIES = 5
@@ -28,8 +31,8 @@ _TRIES = 5
 _POLICY = ContentPolicy()
 
 
-def open_spool() -> Spool:
-    return Spool.open(Path(SPOOL), create=True)
+def open_spool(path: str = SPOOL) -> Spool:
+    return Spool.open(Path(path), create=True)
 
 
 def log_of(world: World, spool: Spool) -> MailLog:
@@ -87,6 +90,51 @@ async def _submit(world: World, store: Store, mail: Mail) -> None:
             await asyncio.sleep(0.5)
         elif reply is not None:
             world.log.refused.append(mail.token)
+
+
+def replayer(mail: Mail) -> Main:
+    """The operator sends a message again; the lab's token stands for the Resent- fields."""
+
+    async def main(world: World) -> None:
+        await asyncio.sleep(mail.after)
+        with open_spool() as spool:
+            committer = Committer(spool).start()
+            store = _store(world, spool, committer, log_of(world, spool))
+            try:
+                for _ in range(_TRIES if mail.key else 1):
+                    if await _replay(world, store, mail):
+                        break
+                    await asyncio.sleep(0.5)
+            finally:
+                committer.close()
+
+    return main
+
+
+async def _replay(world: World, store: Store, mail: Mail) -> bool:
+    """Make one request; return whether it was said that the copy is queued."""
+    found = judge.file_of(world.disk, mail.replays)
+    try:
+        view = View.find(store.spool, found.name) if found else None
+        if view is None:
+            return False
+        with view:
+            entry = view.entry()
+            view.check(entry)
+            content = f"X-Token: {mail.token}\r\n".encode() + b"".join(view.message(entry))
+    except (Corrupt, TimeoutError, OSError):
+        return False
+    once = idempotency.name_of_replay(mail.token) if mail.key else ""
+    envelope = Envelope(mail.sender, tuple(map(Recipient, mail.recipients)))
+    reply = await _upload(
+        replace(store, replays=found.name, by="operator", once=once), envelope, content, "app"
+    )
+    if reply is not None and reply.positive:
+        world.log.acks.append(Ack(mail.token, world.time()))
+        world.log.version += 1
+    elif reply is not None and not mail.key:
+        world.log.refused.append(mail.token)
+    return reply is not None and reply.positive
 
 
 async def _upload(

@@ -281,6 +281,54 @@ def _suppressed(story: Story, random: Random) -> Story:
     )
 
 
+def _moves(story: Story, random: Random) -> Story:
+    """All mail is moved to another spool while programs send it, and one side of the move dies."""
+    last = max(mail.after for mail in story.mails)
+    moves = tuple(random.uniform(0.3 * last, last + 0.5) for _ in range(random.choice((1, 1, 2))))
+    kills = tuple(
+        Kill(
+            random.choice(("mover 0", "target 0")), random.randint(20, 250), 1.0, tears=random.random() < 0.3
+        )
+        for _ in range(random.choice((0, 1, 1)))
+    )
+    commands = tuple(
+        Command(random.choice(("hold", "hold", "release", "retry")), mail.token, random.uniform(0.0, 1.0))
+        for mail in story.mails
+        if random.random() < 0.4
+    )
+    answers = tuple(
+        (token, to, (random.choice((LATER, DOWN)), *given) if random.random() < 0.5 else given)
+        for token, to, given in story.answers
+    )
+    runners = (*story.runners, LATER_RUN)
+    story = replace(story, moves=moves, kills=kills, commands=commands, answers=answers, runners=runners)
+    return replace(story, rot=False)
+
+
+def _replays(story: Story, random: Random) -> Story:
+    """The operator sends a message again to somebody else, and asks again if nobody has answered."""
+    first = story.mails[0]
+    copies = tuple(
+        Mail(
+            f"p{number}",
+            first.sender,
+            (f"x{number}@example.net",),
+            first.size,
+            first.after + random.uniform(0.0, 1.0),
+            key=random.random() < 0.6,
+            replays=first.token,
+        )
+        for number in range(1, random.choice((1, 2)) + 1)
+    )
+    answers = tuple((copy.token, copy.recipients[0], _answers(random)) for copy in copies)
+    kills = (Kill("replay 0", random.randint(20, 120), 1.0),) if random.random() < 0.3 else ()
+    waits = tuple(
+        (t, to, (LATER, *given)) if t == first.token else (t, to, given) for t, to, given in story.answers
+    )
+    story = replace(story, mails=story.mails + copies, answers=waits + answers, kills=kills, rot=False)
+    return replace(story, runners=(*story.runners, LATER_RUN))
+
+
 _DAY = 86_400.0
 _YEAR = 365 * _DAY
 
@@ -312,6 +360,16 @@ _FIRST = (
     _state,
     _events,
 )
-_OTHERS = {2: _scheduled_keys, 5: _allowances, 11: _clocks, 19: _suppressed, 22: _allowances, 25: _clocks}
+_OTHERS = {
+    2: _scheduled_keys,
+    5: _allowances,
+    11: _clocks,
+    14: _moves,
+    19: _suppressed,
+    21: _moves,
+    22: _allowances,
+    25: _clocks,
+    26: _replays,
+}
 """What others of twice as many numbers have. Seeds that are known by their failures keep their stories."""
 _THEMES = tuple(_OTHERS.get(number, theme) for number, theme in enumerate(_FIRST + _FIRST))

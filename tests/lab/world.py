@@ -26,7 +26,7 @@ LOOK = 0.01
 
 MOST_CALLS = 20_000
 """Beyond that a world goes round in circles."""
-_QUIET = {"close", "dup", "fstat", "getdents", "stat", "pread", "removexattr", "flock"}
+_QUIET = {"read", "close", "dup", "fstat", "getdents", "stat", "pread", "removexattr", "flock"}
 """Calls that change nothing: a trace goes without them."""
 
 
@@ -122,7 +122,9 @@ class World:
 
     def hop(self) -> Hop:
         answers = {(token, to): given for token, to, given in self.story.answers}
-        contents = {mail.token: content_of(mail.token, mail.size) for mail in self.story.mails}
+        contents = {
+            mail.token: content_of(mail.replays or mail.token, mail.size) for mail in self.story.mails
+        }
         pace = self.pace
         return Hop(
             self.log,
@@ -173,7 +175,7 @@ class World:
 
     def start(
         self, name: str, main: Callable[["World"], Awaitable[None]], after: float = 0.0, user: int = -1
-    ) -> None:
+    ) -> Program:
         """Have a program begin; trouble with the disk ends it, as it would end the real one."""
         self._programs += 1
         program = Program(name, 1000 + self._programs, user)
@@ -192,6 +194,7 @@ class World:
                     self.scheduler.wake_all_of(program)
 
         self.scheduler.spawn(program, body)
+        return program
 
     def run(self) -> None:
         """Run to the end; raises what a program raised that was no trouble with the disk."""
@@ -306,3 +309,5 @@ def content_of(token: str, size: int) -> bytes:
 
 
 SPOOL = f"{ROOT}/spool"
+OTHER = f"{ROOT}/other"
+"""The spool that mail is moved to."""
