@@ -344,6 +344,14 @@ DEFECTS = (
         ("spool/test_free_space.py",),
     ),
     Defect(
+        "new-spool-not-marked",
+        "after a power cut while the spool is made, no program starts until somebody makes its mark",
+        "spool/layout.py",
+        "and not empty.\n            os.fsync(self.root)",
+        "and not empty.\n            pass",
+        ("spool/test_spool_layout.py",),
+    ),
+    Defect(
         "moved-before-it-is-given-up",
         "a message that moves to another spool is sent by both",
         "spool/handover/arriving.py",
