@@ -159,6 +159,7 @@ class Server:
         tls: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
         body_after: int = 0,
+        forgets_behind: bool = False,
         patience: float | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -173,6 +174,7 @@ class Server:
             tls: the server's side of TLS; offers STARTTLS unless `implicit_tls`.
             implicit_tls: TLS from the first byte.
             body_after: octets of a message's body after which the step `body` happens.
+            forgets_behind: drop what has come behind a final dot by the time of its reply.
             patience: seconds that a client may be silent; None: for ever.
             host: the address to listen on.
             port: the port; 0: any that is free.
@@ -184,6 +186,7 @@ class Server:
         self.tls = tls
         self.implicit_tls = implicit_tls
         self.body_after = body_after
+        self.forgets_behind = forgets_behind
         self.patience = patience
         self.host = host
         self.sessions: list[Session] = []
@@ -404,6 +407,8 @@ class _Conversation:
             if not halfway and len(body) >= self.server.body_after:
                 halfway = True
                 self._act("body")
+        if self.server.forgets_behind:
+            self.buffer = b""
         recipients = [_address(line) for line in self.accepted]
         message = Message(self.sender or "", recipients, bytes(body), self.mail_line, self.accepted, "")
         self.session.messages.append(message)

@@ -706,4 +706,47 @@ DEFECTS = (
         "if False:",
         ("send/test_send_traces.py::test_one_trace_stands_for_all_failures_that_are_alike_in_all_runs",),
     ),
+    # Messages begun behind the dot of the one before.
+    Defect(
+        "refusal-out-of-step",
+        "one recipient's refusal bounces another, when a server answers a dot twice",
+        "send/smtp/machine.py",
+        "(self._lacks_reset and phase in _COMMANDS and reply.code >= 400)",
+        "False",
+        ("send/test_send_smtp.py",),
+    ),
+    Defect(
+        "begun-for-another",
+        "a message that was never sent gets the outcome of another one",
+        "send/smtp/client.py",
+        "return self._ready and not self._is_begun and not self.used_up",
+        "return self._ready and not self.used_up",
+        ("send/test_send_behind.py",),
+    ),
+    Defect(
+        "tries-behind-dots-for-ever",
+        "a server that hangs up on what comes behind a dot gets message after message twice",
+        "send/smtp/behind.py",
+        "if takes is None and not session.underway:",
+        "if False:",
+        ("send/test_send_behind.py",),
+    ),
+    Defect(
+        "new-connection-for-each-message",
+        "a server that needs a second for a message gets a new connection and login for each",
+        "send/smtp/behind.py",
+        "self._is_slow, self.is_open = True, False",
+        "pass",
+        (
+            "send/test_send_behind.py::test_with_a_server_that_needs_its_time_for_each_message_one_session_is_lost_and_no_more",
+        ),
+    ),
+    Defect(
+        "waits-behind-a-dot",
+        "a message waits for minutes for the reply to another one, beside free connections",
+        "send/smtp/behind.py",
+        "PATIENCE = 1.0",
+        "PATIENCE = 600.0",
+        ("send/test_send_behind.py",),
+    ),
 )

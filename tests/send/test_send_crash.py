@@ -98,6 +98,44 @@ def test_a_runner_killed_at_any_system_call_loses_nothing_and_doubles_only_what_
         assert (counted.sent, counted.delivered) == (2, 1), case
 
 
+AROUND_DOTS = ("fallocate", "sendto", "write")
+
+
+@pytest.mark.fault_row(1)
+def test_a_runner_killed_while_messages_are_begun_behind_dots_leaves_one_of_them_in_doubt(
+    tmp_path: Path,
+) -> None:
+    """The server may have a message's MAIL, RCPT and DATA; its journal says nothing until its own dot."""
+    count, one_session = 4, {"maxSessionsPerHop": 1}
+    log = tmp_path / "log"
+    with Server() as server:
+        relay = _relay(tmp_path / "whole", "forward", server)
+        relay.configure({"sending": one_session})
+        messages = [queue(relay.spool) for _ in range(count)]
+        assert relay.mailer_send(under=traced(log, f"trace={','.join(AROUND_DOTS)},openat")).returncode == 0
+        assert any(b"\r\n.\r\nMAIL" in write for write in server.sessions[0].writes)
+    points = [point for point in kill_points(log, messages[0]) if point[0] in AROUND_DOTS]
+    assert len(points) > 5 * count, points
+    for call, number, _ in points:
+        directory = tmp_path / f"{call}-{number}"
+        with Server() as server:
+            relay = _relay(directory, "forward", server)
+            relay.configure({"sending": one_session})
+            messages = [queue(relay.spool) for _ in range(count)]
+            killer = traced(directory / "trace", f"trace={call}", f"inject={call}:signal=KILL:when={number}")
+            assert relay.mailer_send(under=killer).returncode != 0, (call, number)
+            left = walk(relay.spool)
+            journals = Counter(tuple(one.kinds) for one in left.values())
+            untouched = journals.pop(("accepted",), 0)
+            in_doubt = journals.pop(("accepted", "committing"), 0)
+            assert in_doubt <= 1, (call, number)
+            assert set(journals) <= {("accepted", "committing", "sent")}, (call, number)
+            assert relay.mailer_send("--once").returncode == 0
+            assert count <= len(server.delivered()) <= count + in_doubt, (call, number)
+            assert len(server.delivered()) >= untouched
+        assert walk(relay.spool) == {}, (call, number)
+
+
 STEPS = ("fdatasync", "fsync", MOVE)
 """System calls between which one state of a bounce ends and the next begins."""
 REFUSING = {"rcpt": per_address({BOB: "550 5.1.1 no such user"})}

@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from outgoing import Password
 
 from mailer.mail.reply import Reply
@@ -57,10 +58,12 @@ def at(state: State) -> Dialogue:
         dialogue.starttls()
         dialogue.outgoing()
         dialogue.receive(b"220 go\r\n")
-    elif state is State.BODY:
+    elif state in {State.BODY, State.ENDED}:
         dialogue.begin(MAIL, RCPTS)
         dialogue.outgoing()
         dialogue.receive(b"250 ok\r\n" * 4 + b"354 go\r\n")
+        if state is State.ENDED:
+            dialogue.finish()
     elif state is State.OVER:
         dialogue.receive(b"421 bye\r\n")
     assert dialogue.state is state
@@ -349,6 +352,95 @@ def test_however_the_replies_are_cut_the_events_are_the_same(replies, data):
     for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         events += cut.receive(stream[a:b])
     assert (wordless(events), cut.state, cut.phase) == (wordless(expected), whole.state, whole.phase)
+
+
+TAKEN = b"250 2.0.0 queued\r\n"
+ACCEPTED = b"250 ok\r\n" * 4 + b"354 go\r\n"
+
+
+def behind(*, pipelining: bool = True) -> Dialogue:
+    """A dialogue that has begun a transaction behind a dot."""
+    dialogue = at(State.ENDED)
+    dialogue.pipelining = pipelining
+    dialogue.begin(MAIL, RCPTS)
+    assert dialogue.outgoing() == WHOLE
+    return dialogue
+
+
+def test_a_transaction_behind_the_dot_gets_the_replies_behind_the_dots():
+    dialogue = behind()
+    settled, go_ahead = dialogue.receive(TAKEN + ACCEPTED)
+    assert {verdict.phase for verdict in settled.verdicts} == {Phase.DOT}
+    assert go_ahead == GoAhead((None,) * 3)
+    assert dialogue.state is State.BODY
+    dialogue.finish()
+    (settled,) = dialogue.receive(b"550 no\r\n")
+    assert [str(verdict.reply) for verdict in settled.verdicts] == ["550 no"] * 3
+
+
+def test_nothing_is_begun_behind_a_dot_without_pipelining():
+    with pytest.raises(IllegalCall):
+        behind(pipelining=False)
+
+
+@pytest.mark.parametrize("reply", [b"451 4.3.0 later\r\n", b"554 5.7.1 no\r\n"])
+def test_behind_a_refused_dot_only_acceptance_is_believed(reply):
+    """There is no RSET to show that no second reply to the dot is under way, see above."""
+    dialogue = behind()
+    settled, go_ahead = dialogue.receive(reply + ACCEPTED)
+    assert (isinstance(settled, Settled), isinstance(go_ahead, GoAhead)) == (True, True)
+    for second in (b"550 5.1.1 no\r\n", b"451 4.7.1 no\r\n", b"421 4.3.2 bye\r\n", b"354 what?\r\n"):
+        for before in range(4 if second[:1] == b"3" else 5):
+            events = behind().receive(reply + b"250 ok\r\n" * before + second + b"250 ok\r\n" * 5)
+            assert isinstance(events[0], Settled)
+            assert isinstance(events[1], Broken)
+            assert (events[1].phase, events[1].refused) == (Phase.RSET, ())
+
+
+@pytest.mark.parametrize("again", [b"250 ok\r\n", b"552 5.3.4 too big\r\n", b"451 no\r\n"])
+def test_a_dot_that_is_answered_twice_puts_no_recipients_reply_in_anothers_place(again):
+    """The second recipient is refused; with one reply too many, that would be the third one's."""
+    mix = b"250 ok\r\n250 ok\r\n550 no\r\n250 ok\r\n354 go\r\n"
+    events = behind().receive(b"552 5.3.4 too big\r\n" + again + mix)
+    assert [type(event) for event in events] == [Settled, Broken]
+
+
+def test_421_to_the_dot_ends_what_was_begun_behind_it():
+    dialogue = behind()
+    (settled,) = dialogue.receive(b"421 4.3.2 bye\r\n" + ACCEPTED)
+    assert isinstance(settled, Settled)
+    assert dialogue.over
+
+
+def test_a_refusal_of_all_behind_a_dot_is_theirs_and_the_next_begins_with_rset():
+    dialogue = behind()
+    refused = b"250 ok\r\n" + b"550 5.1.1 no\r\n" * 3 + b"554 none\r\n"
+    first, second = dialogue.receive(TAKEN + refused)
+    assert {verdict.phase for verdict in first.verdicts} == {Phase.DOT}
+    assert {verdict.phase for verdict in second.verdicts} == {Phase.RCPT}
+    dialogue.begin(MAIL, RCPTS)
+    assert dialogue.outgoing() == b"RSET\r\n" + WHOLE
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(
+    st.sampled_from([TAKEN, b"451 no\r\n", b"550 no\r\n", b"421 x\r\n"]),
+    st.lists(st.sampled_from([b"250 ok\r\n", b"550 no\r\n", b"354 go\r\n", b"421 x\r\n"]), max_size=6),
+    st.data(),
+)
+def test_however_the_replies_behind_a_dot_are_cut_the_events_are_the_same(dot, replies, data):
+    stream = dot + b"".join(replies)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    whole, cut = behind(), behind()
+    expected = whole.receive(stream)
+    events = []
+    for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        for event in cut.receive(stream[a:b]):
+            # What has come beyond the reply to the dot depends on the cut.
+            first = isinstance(event, Settled) and not events and not dot.startswith(b"421")
+            events.append(replace(event, beyond=event.beyond + len(stream) - b) if first else event)
+    assert wordless(events) == wordless(expected)
+    assert (cut.state, cut.phase) == (whole.state, whole.phase)
 
 
 def wordless(events: list) -> list:

@@ -31,7 +31,7 @@ from mailer.send.http.keys import TIMEOUTS, keys_of
 from mailer.send.http.sigv4 import Keys, Signer, signed
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import utf8
-from mailer.send.smtp.client import Commit
+from mailer.send.smtp.client import Commit, Following
 from mailer.send.smtp.conversation import KEPT, Conversation, Kind, Piece
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.login import Login, fetch
@@ -83,6 +83,8 @@ class HttpSession:
         """TLS version and cipher of the last request."""
         self.alive = True
         self.worn = False
+        self.underway = False
+        self.took_behind: bool | None = None
         self.used_up = False
         self._login = login
         self._exchange = Exchange(timeouts, login.hop.source_address)
@@ -132,9 +134,14 @@ class HttpSession:
         return login.token != refused
 
     async def transact(
-        self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
+        self,
+        message: Message,
+        recipients: Sequence[Recipient],
+        on_commit: Commit,
+        following: Following | None = None,
     ) -> list[Outcome]:
         """Send one message to one batch of recipients, as `smtp.client.Session.transact` does."""
+        del following  # One request at a time.
         assert self.hop.api is not None
         outcomes = {
             recipient: refusal for recipient in recipients if (refusal := self._unfit(message, recipient))

@@ -12,6 +12,7 @@ from mailer.send.presentation import Presentation
 from mailer.send.routes import alike
 from mailer.send.routes.providers import Breaker
 from mailer.send.routes.route import OnCommit, OnTrouble
+from mailer.send.smtp.client import Letter
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
 from mailer.send.trouble import Hardness, HopTrouble, Resting, SessionLost, rule
@@ -84,7 +85,8 @@ class ForwardRoute:
         recipients = self.presentation.recipients(outgoing.claim.entry.envelope, recipients)
         try:
             message_id = outgoing.claim.entry.block.id
-            async with self._pool.session(self._hop, outgoing.on_wait, message_id) as session:
+            letter = Letter(outgoing, recipients)
+            async with self._pool.session(self._hop, outgoing.on_wait, message_id, letter) as session:
                 outcomes = await session.transact(
                     outgoing, recipients, lambda accepted: on_commit(accepted, session.label)
                 )

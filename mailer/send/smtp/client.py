@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
@@ -11,7 +12,7 @@ from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import tls, utf8
 from mailer.send.smtp.body import DotStuffer
 from mailer.send.smtp.conversation import Conversation, Piece
-from mailer.send.smtp.events import Answered, Broken, GoAhead, Settled, Verdict
+from mailer.send.smtp.events import Answered, Broken, Event, GoAhead, Settled, Verdict
 from mailer.send.smtp.extensions import NO_LIMITS, Extensions, mail_command, rcpt_command
 from mailer.send.smtp.hop import Hop, StartTls
 from mailer.send.smtp.login import Login, TokenRefused, fetch
@@ -28,6 +29,10 @@ BLOCK = 64 * 1024
 
 Commit = Callable[[Sequence[Recipient]], None]
 
+BEHIND_LIMIT = 10.0
+"""Seconds from the reply to a dot to the reply to MAIL behind it. The server had the command before. One that
+drops what comes behind a dot never answers it."""
+
 
 class Message(Protocol):
     """A message to send: an envelope and its content, with CRLF line ends, readable at any offset."""
@@ -40,6 +45,17 @@ class Message(Protocol):
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` octets from `offset`; fewer only at the end."""
+
+
+class Letter(NamedTuple):
+    """A message and the recipients of one transaction."""
+
+    message: Message
+    recipients: Sequence[Recipient]
+
+
+Following = Callable[["Session"], Letter | None]
+"""Returns the transaction that a session is to begin behind its dot; it `fits`. None if there is none."""
 
 
 class OwnReceiver(HopTrouble):
@@ -67,9 +83,17 @@ class Session:
         """Whether the last transaction sent nothing and may succeed in a new session, see `verdicts.worn`."""
         self._without_tls = without_tls
         """Why opportunistic TLS was given up; empty: it was not."""
+        self.took_behind: bool | None = None
+        """Whether the server accepted the MAIL of the last transaction, if that was begun behind a dot."""
         self._opening: tuple[Piece, ...] = ()
         """What was said before the first transaction."""
+        self._said = wire.said
+        """What was said in the last transaction."""
         self._transactions = 0
+        self._has_taken = False
+        """Whether the server has accepted a message in this session."""
+        self._is_begun = False
+        """Whether the next transaction was begun behind the last dot."""
 
     @classmethod
     async def open(cls, hop: Hop, timeouts: Timeouts, say: "Say | None" = None) -> "Session":
@@ -135,7 +159,7 @@ class Session:
     @property
     def alive(self) -> bool:
         """Whether another transaction may begin."""
-        return self._wire.broken is None and self._dialogue.state is State.READY and not self.used_up
+        return self._ready and not self._is_begun and not self.used_up
 
     @property
     def used_up(self) -> bool:
@@ -144,11 +168,20 @@ class Session:
         return most > 0 and self._transactions >= most
 
     @property
+    def underway(self) -> bool:
+        """Whether the next transaction was begun: `transact` is called with it, or the session is dropped."""
+        return self._is_begun and self._wire.broken is None and not self._dialogue.over
+
+    @property
     def _ready(self) -> bool:
         return self._wire.broken is None and self._dialogue.state is State.READY
 
     async def transact(
-        self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
+        self,
+        message: Message,
+        recipients: Sequence[Recipient],
+        on_commit: Commit,
+        following: Following | None = None,
     ) -> list[Outcome]:
         """Send one message to one batch of recipients.
 
@@ -162,6 +195,9 @@ class Session:
             recipients: of this batch.
             on_commit: called once with the recipients that the hop accepted, right before the final dot is
                 written.
+            following: chooses the transaction that is begun behind the dot, if the server allows that. The
+                caller then passes it to the next `transact`, while the session is `underway`. The outcomes of
+                this transaction are the same with it, whatever the server does.
 
         Returns:
             One outcome for each recipient, in order. For the meaning of each status see `trouble.judge`.
@@ -175,12 +211,12 @@ class Session:
         After any exception, cancellation included, the session is dead. Unless `on_commit` had returned, the
         message was sent to no recipient.
         """
-        implied = self._implied(message, recipients)
+        implied = {} if self._is_begun else self._implied(message, recipients)
         asked = [one for one in recipients if one.address not in implied] if implied else recipients
         if not asked:
             return [implied[recipient.address] for recipient in recipients]
         try:
-            answered = await self._attempt(message, asked, on_commit)
+            answered = await self._attempt(message, asked, on_commit, following)
         except BaseException as error:
             self._fail(error)
             raise
@@ -188,6 +224,16 @@ class Session:
             return answered
         known = implied | {outcome.address: outcome for outcome in answered}
         return [known[recipient.address] for recipient in recipients]
+
+    def fits(self, letter: Letter) -> bool:
+        """Tell whether a transaction may be begun behind a dot: none of its recipients is refused unasked.
+
+        Never raises, since another message is being sent.
+        """
+        message, recipients = letter
+        if message.envelope.smtputf8 and not self.extensions.smtputf8:
+            return False  # The header would have to be read.
+        return not self._implied(message, recipients)
 
     async def close(self) -> None:
         """Send QUIT if the session is ready, wait briefly for the reply, and close. Never raises."""
@@ -206,7 +252,7 @@ class Session:
     def conversation(self) -> Conversation:
         """Return what was said in the opening of the session and in its last transaction."""
         wire, earlier = self._wire, max(0, self._transactions - 1)
-        last = tuple(wire.said)
+        last = tuple(self._said)
         return Conversation(self.label, wire.began, self._opening, last, earlier, self._dialogue.conceal)
 
     # Opening.
@@ -330,25 +376,26 @@ class Session:
         }
 
     async def _attempt(
-        self, message: Message, batch: Sequence[Recipient], on_commit: Commit
+        self, message: Message, batch: Sequence[Recipient], on_commit: Commit, following: Following | None
     ) -> list[Outcome]:
-        wire, offered, envelope = self._wire, self.extensions, message.envelope
-        self.worn = False
+        wire = self._wire
         self._transactions += 1
-        if wire.broken:
-            raise self._lost(SessionLost, wire.broken)
-        wire.said.clear()
-        needs_utf8 = offered.smtputf8 and utf8.wanted(envelope, batch)
-        self._dialogue.begin(
-            mail_command(envelope, message.size, offered, utf8=needs_utf8),
-            [rcpt_command(recipient, offered) for recipient in batch],
-        )
-        wire.flush()
-        event = await wire.event()
+        is_behind, self._is_begun = self._is_begun, False
+        self.worn, self.took_behind = False, None
+        self._said = wire.said
+        if not is_behind:
+            if wire.broken:
+                raise self._lost(SessionLost, wire.broken)
+            wire.said.clear()
+            self._begin(message, batch)
+            wire.flush()
+        event = await wire.event(BEHIND_LIMIT if is_behind and self._dialogue.phase is Phase.MAIL else inf)
+        if is_behind:
+            self.took_behind = _is_past_mail(event)
         if isinstance(event, GoAhead):
             refused = event.refused
             accepted = [one for one, no in zip(batch, refused, strict=True) if not no]
-            handed_over = await self._send(message, accepted, on_commit)
+            handed_over = await self._send(message, accepted, on_commit, following)
             event = await wire.event()
             if handed_over and isinstance(event, Broken):
                 return [
@@ -358,8 +405,19 @@ class Session:
         if isinstance(event, Broken):
             return self._ended(batch, event)
         assert isinstance(event, Settled)
-        self.worn = worn(event.verdicts)
-        return [self._judged(*pair) for pair in zip(batch, event.verdicts, strict=True)]
+        # MAIL behind a dot may have been refused for its place; in another session it is asked again.
+        self.worn = self.took_behind is False or worn(event.verdicts)
+        outcomes = [self._judged(*pair) for pair in zip(batch, event.verdicts, strict=True)]
+        self._has_taken = self._has_taken or Status.SENT in [outcome.status for outcome in outcomes]
+        return outcomes
+
+    def _begin(self, message: Message, batch: Sequence[Recipient]) -> None:
+        offered = self.extensions
+        needs_utf8 = offered.smtputf8 and utf8.wanted(message.envelope, batch)
+        self._dialogue.begin(
+            mail_command(message.envelope, message.size, offered, utf8=needs_utf8),
+            [rcpt_command(recipient, offered) for recipient in batch],
+        )
 
     def _ended(self, batch: Sequence[Recipient], ended: Broken) -> list[Outcome]:
         """Return the outcomes of a transaction during which the session ended; no recipient got the message.
@@ -380,8 +438,13 @@ class Session:
             for recipient, verdict in zip(batch, ended.refused, strict=True)
         ]
 
-    async def _send(self, message: Message, accepted: list[Recipient], on_commit: Commit) -> bool:
+    async def _send(
+        self, message: Message, accepted: list[Recipient], on_commit: Commit, following: Following | None
+    ) -> bool:
         """Stream the body; the last block is written together with the final dot, after `on_commit`.
+
+        Behind the dot the next transaction is begun, with servers that have shown that they take one message
+        after the other (RFC 2920 3.1: the end of a message may be the first in a group of commands).
 
         Return False if the server has replied before: then the dot is not sent and `on_commit` is not called.
         """
@@ -400,10 +463,17 @@ class Session:
             return False
         if wire.broken:  # maybe even before the first block, if the server sent more than the 354
             raise self._lost(SessionLost, wire.broken)
-        on_commit(accepted)
         self._dialogue.finish()
+        if following and self._has_taken and self.extensions.pipelining and not self.used_up:
+            self._begin_behind(following(self))
+        on_commit(accepted)
         wire.write(block + stuffer.end())
         return True
+
+    def _begin_behind(self, letter: Letter | None) -> None:
+        if letter:
+            self._begin(*letter)
+            self._is_begun = True
 
     def _judged(self, recipient: Recipient, verdict: Verdict) -> Outcome:
         status, scope = judge(verdict.phase, verdict.reply)
@@ -434,3 +504,10 @@ class Session:
 
     def _lost(self, kind: type[HopTrouble], broken: Broken) -> HopTrouble:
         return kind(self.label, broken.phase, printable(broken.text), reply=broken.reply)
+
+
+def _is_past_mail(first: Event) -> bool:
+    """Tell from the first event of a transaction whether the server accepted its MAIL."""
+    if isinstance(first, Settled):
+        return first.verdicts[0].phase is not Phase.MAIL
+    return isinstance(first, GoAhead) or first.phase not in {Phase.RSET, Phase.MAIL}

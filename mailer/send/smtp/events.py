@@ -35,6 +35,8 @@ class Settled(msgspec.Struct, frozen=True):
 
     verdicts: tuple[Verdict, ...]
     """In the order of `begin`."""
+    beyond: int = 0
+    """How many octets the server has sent beyond: they answer the transaction begun behind the dot."""
 
 
 class Broken(msgspec.Struct, frozen=True):

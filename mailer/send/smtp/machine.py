@@ -10,7 +10,7 @@ answers the message.
 
 Within a transaction, commands are pipelined if the server offers that (RFC 2920): `MAIL RCPT... DATA` are
 sent in one piece and the replies are matched one by one. Otherwise each command waits for the reply to the
-one before.
+one before. With pipelining, the next transaction may also be begun behind the final dot, before its reply.
 """
 
 from base64 import b64decode, b64encode
@@ -41,6 +41,8 @@ class State(StrEnum):
     """STARTTLS was accepted: nothing may be sent or received in clear until `secured`."""
     BODY = "body"
     """The server waits for the message."""
+    ENDED = "ended"
+    """The final dot is on its way: its reply is due, and with pipelining the next transaction may begin."""
     OVER = "over"
 
 
@@ -61,8 +63,8 @@ CALLS: dict[Call, tuple[frozenset[State], State]] = {
     Call.STARTTLS: (frozenset({State.READY}), State.WAITING),
     Call.SECURED: (frozenset({State.HANDSHAKE}), State.GREETED),
     Call.AUTH: (frozenset({State.READY}), State.WAITING),
-    Call.BEGIN: (frozenset({State.READY}), State.WAITING),
-    Call.FINISH: (frozenset({State.BODY}), State.WAITING),
+    Call.BEGIN: (frozenset({State.READY, State.ENDED}), State.WAITING),
+    Call.FINISH: (frozenset({State.BODY}), State.ENDED),
     Call.QUIT: (frozenset({State.GREETED, State.READY}), State.WAITING),
 }
 
@@ -88,7 +90,9 @@ REPLIES: dict[Phase, dict[int, State]] = {
 _VERBATIM = {Phase.EHLO: 2, Phase.AUTH: 3}
 
 _TRANSACTION = frozenset({Phase.RSET, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT})
-_COMMANDS = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA})
+_ENVELOPE = frozenset({Phase.MAIL, Phase.RCPT})
+_COMMANDS = _ENVELOPE | {Phase.DATA}
+_ENDS = frozenset({Phase.DATA, Phase.DOT})
 _OUR_TURN = {State.HANDSHAKE: Phase.TLS, State.BODY: Phase.BODY}
 _MAX_CHALLENGES = 2  # LOGIN has two, the others one
 _MAX_COMMAND = 512  # RFC 5321 4.5.3.1.4, with CRLF. RFC 4954 4: send a longer initial response after the 334
@@ -121,7 +125,11 @@ class Dialogue:
         self._mechanism: Mechanism | None = None
         self._challenges = 0
         self._verdicts = Verdicts(0)
+        self._behind: Verdicts | None = None
+        """Of the transaction that was begun behind the dot whose reply is due."""
         self._must_reset = False
+        self._lacks_reset = False
+        """Whether the transaction was begun behind a dot that was refused, without a RSET between the two."""
 
     @property
     def phase(self) -> Phase:
@@ -166,6 +174,9 @@ class Dialogue:
 
         It yields `GoAhead`, and then `Settled` after `finish`; or only `Settled`, if no recipient was
         accepted. If the transaction before was not completed, a RSET precedes this one in the same write.
+        Between `finish` and its `Settled` this is legal with pipelining only; the events of this transaction
+        then follow that `Settled`. If the dot is refused, only acceptance is believed: any other reply may be
+        out of step, and is `Broken` in the phase of the missing RSET.
 
         Args:
             mail: the MAIL command, without its line end.
@@ -174,20 +185,28 @@ class Dialogue:
         Raises:
             IllegalCall: not legal in this state, or a command contains a line end or NUL.
         """
-        commands = [(Phase.MAIL, mail), *((Phase.RCPT, rcpt) for rcpt in rcpts), (Phase.DATA, b"DATA")]
-        if self._must_reset:
-            commands.insert(0, (Phase.RSET, b"RSET"))
-        whole = b"\r\n".join([command for _, command in commands])
+        commands = [mail, *rcpts, b"DATA"]
+        phases = [Phase.MAIL, *[Phase.RCPT] * len(rcpts), Phase.DATA]
+        is_behind = self.state is State.ENDED
+        if is_behind and not self.pipelining:
+            raise IllegalCall("a transaction behind the dot, without pipelining")
+        if self._must_reset and not is_behind:
+            commands.insert(0, b"RSET")
+            phases.insert(0, Phase.RSET)
+        whole = b"\r\n".join(commands)
         if b"\0" in whole or not whole.count(b"\r") == whole.count(b"\n") == len(commands) - 1:
             raise IllegalCall("a line end or NUL in a command")
         self._enter(Call.BEGIN)
-        self._must_reset = True
-        self._verdicts = Verdicts(len(rcpts))
+        if is_behind:
+            self._behind = Verdicts(len(rcpts))
+        else:
+            self._verdicts = Verdicts(len(rcpts))
+            self._must_reset, self._lacks_reset = True, False
         if self.pipelining:
-            self._awaited.extend([phase for phase, _ in commands])
+            self._awaited.extend(phases)
             self._out += whole + b"\r\n"
         else:
-            self._unsaid.extend(commands)
+            self._unsaid.extend(zip(phases, commands, strict=True))
             self._say_next()
 
     def finish(self) -> None:
@@ -209,11 +228,16 @@ class Dialogue:
         self._reader.feed(data)
         try:
             while self.state is not State.OVER:
-                phase = self.phase
+                phase = self._awaited[0] if self._awaited else self.phase
                 reply = self._reader.next(_VERBATIM.get(phase, 0))
                 if reply is None:
                     break
-                if event := self._take(phase, reply):
+                if phase in _ENVELOPE and reply.positive and not (self._unsaid or self._out_of_turn):
+                    # The fast path: nearly all replies to MAIL and RCPT accept and need no more attention.
+                    self._awaited.popleft()
+                    self.answered += 1
+                    self._verdicts.accept(phase)
+                elif event := self._take(phase, reply):
                     events.append(event)
         except BadReply as bad:
             events.append(self._break(str(bad)))
@@ -249,8 +273,9 @@ class Dialogue:
         self._out += command + b"\r\n"
 
     def _break(self, text: str, reply: Reply | None = None) -> Broken:
+        phase = Phase.RSET if self._lacks_reset and self.phase in _COMMANDS else self.phase
         # The text may quote a reply from which nothing was concealed (`_VERBATIM`).
-        broken = Broken(self.conceal.words(text) if self.conceal else text, self.phase, reply)
+        broken = Broken(self.conceal.words(text) if self.conceal else text, phase, reply)
         self.state = State.OVER
         return broken
 
@@ -258,7 +283,7 @@ class Dialogue:
         """Handle one complete reply that came in this phase; return its event, if it has one."""
         # A 421 to the final dot is an ordinary reply: the message was definitely refused, temporarily.
         if reply.code == 421 and phase not in {Phase.DOT, Phase.QUIT}:
-            if phase not in _COMMANDS or not self._awaited:
+            if phase not in _COMMANDS or not self._awaited or self._lacks_reset:
                 return self._break(str(reply), reply)
             self._verdicts.add(phase, reply)
             refused = self._verdicts.final if phase is not Phase.RCPT else self._verdicts.refused
@@ -268,7 +293,7 @@ class Dialogue:
         if self._out_of_turn:
             raise BadReply(f"an unexpected reply: {reply}")
         target = REPLIES[phase].get(reply.code // 100)
-        if target is None:
+        if target is None or (self._lacks_reset and phase in _COMMANDS and reply.code >= 400):
             raise BadReply(f"{phase} answered with {reply}")
         self._awaited.popleft()
         self.answered += 1
@@ -300,11 +325,13 @@ class Dialogue:
         self._verdicts.add(phase, reply)
         if phase is Phase.DATA and target is State.BODY:
             return self._granted()
-        if phase in {Phase.DATA, Phase.DOT}:
+        if phase in _ENDS:
             # RFC 5321 4.1.1.4: the final dot clears the server's buffers, whatever the reply. But a server
             # that refuses a message while the dot is on its way may answer the dot as well. RSET keeps that
             # second reply from being taken for the reply to the next MAIL.
             self._must_reset = phase is Phase.DATA or not reply.positive
+            if self._behind and reply.code != 421:
+                return self._turn_over(self._behind)
             return self._settle(State.OVER if reply.code == 421 else target)
         if self._unsaid:
             if self._verdicts.all_refused:  # without pipelining, the remaining commands need not be sent
@@ -333,6 +360,13 @@ class Dialogue:
         self.answered += 1
         self._verdicts.add(Phase.DOT, reply)
         return self._settle(State.OVER)
+
+    def _turn_over(self, behind: Verdicts) -> Settled:
+        """Go on with the transaction that was begun behind the dot, which has just been answered."""
+        settled = Settled(self._verdicts.final, self._reader.rest)
+        self._verdicts, self._behind = behind, None
+        self._lacks_reset, self._must_reset = self._must_reset, True
+        return settled
 
     def _settle(self, state: State) -> Settled:
         self.state = state

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Protocol, Self
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Status, was_asked
 from mailer.send.phase import Phase
-from mailer.send.smtp.client import Commit, Message
+from mailer.send.smtp.behind import Behind, Known, Waiting
+from mailer.send.smtp.client import Commit, Following, Letter, Message
+from mailer.send.smtp.client import Session as SmtpSession
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.places import LOOK, Places
 from mailer.send.trouble import HopTrouble, SessionLost, slows_down
@@ -52,6 +54,10 @@ class Session(Protocol):
     """A session with an SMTP server (`smtp.client`) or with an HTTP interface (`http.session`)."""
 
     worn: bool
+    took_behind: bool | None
+
+    @property
+    def underway(self) -> bool: ...
 
     @property
     def used_up(self) -> bool: ...
@@ -66,7 +72,11 @@ class Session(Protocol):
     def alive(self) -> bool: ...
 
     async def transact(
-        self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
+        self,
+        message: Message,
+        recipients: Sequence[Recipient],
+        on_commit: Commit,
+        following: Following | None = None,
     ) -> list[Outcome]: ...
 
     def conversation(self) -> "Conversation": ...
@@ -116,8 +126,9 @@ class _HopSessions:
         self.turnless = 0
         """The leases among them that wait for a place and have no turn (`Hop.per_minute`) yet."""
         self._vacancies = limit
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._queue: deque[Waiting] = deque()
         """Leases that wait for a place, in order of arrival."""
+        self.behind = Behind(f"{hop.name}:{hop.port}", pool.known, self._queue_first)
         self._pool = pool
         self._hop = hop
         self._opening: list[float] = []
@@ -148,20 +159,29 @@ class _HopSessions:
         self.limit = less
         self._slowed_at = monotonic()
 
-    async def place(self) -> None:
-        """Wait for a place, and for the end of a pause."""
+    async def place(self, letter: Letter | None = None) -> Session | None:
+        """Wait for a place, and for the end of a pause.
+
+        Args:
+            letter: the transaction for which the place is needed; it may be begun behind another one's dot.
+
+        Returns:
+            The session that has begun the transaction; None if none has.
+        """
         if self.limit < self._usual_limit and not self._eased:
             more, self.limit = self._usual_limit - self.limit, self._usual_limit
             paid, self._owed = min(more, self._owed), max(0, self._owed - more)
             for _ in range(more - paid):
                 self._vacate()
-        await self._occupy()
+        if session := await self._occupy(letter):
+            return session
         try:
             if (pause := self._slowed_at + SLOWDOWN_PAUSE - monotonic()) > 0:
                 await asyncio.sleep(pause)
         except BaseException:
             self.leave_place()
             raise
+        return None
 
     def leave_place(self) -> None:
         """Free a place, or remove it if the limit was lowered meanwhile."""
@@ -179,28 +199,63 @@ class _HopSessions:
         self._leased.add(session)
         return session
 
-    async def _occupy(self) -> None:
-        """Take a place; if there is none, wait in order of arrival."""
+    async def _occupy(self, letter: Letter | None) -> Session | None:
+        """Take a place; if there is none, wait in order of arrival. Returns as `place`."""
         if self._vacancies:
             self._vacancies -= 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
+            return None
+        turn: asyncio.Future[Session | None] = asyncio.get_running_loop().create_future()
+        self._queue.append(Waiting(turn, letter))
         try:
-            await turn
+            return await turn
         except BaseException:
             if turn.done() and not turn.cancelled():
-                self._vacate()
+                if session := turn.result():
+                    self.leave(session)
+                else:
+                    self.leave_place()
             raise
 
     def _vacate(self) -> None:
         """Pass a place on to the first lease that still waits, or make it vacant."""
         while self._queue:
-            turn = self._queue.popleft()
+            turn = self._queue.popleft().turn
             if not turn.done():
                 turn.set_result(None)
                 return
         self._vacancies += 1
+
+    def _queue_first(self, waiting: Waiting) -> None:
+        """Queue a lease again, before all others, and give it a vacant place if there is one."""
+        self._queue.appendleft(waiting)
+        if self._vacancies:
+            self._vacancies -= 1
+            self._vacate()
+
+    def next_behind(self, session: SmtpSession) -> Letter | None:
+        """Return the transaction that the session is to begin behind its dot; None if there is none."""
+        self.behind.judge(session)
+        if not self.behind.is_open or self._slowed_at > -math.inf or self._is_wanted(session):
+            return None
+        while self._queue and self._queue[0].turn.done():
+            self._queue.popleft()
+        letter = self._queue[0].letter if self._queue else None
+        if letter is None or not session.fits(letter):
+            return None
+        self.behind.begin(session, self._queue.popleft())
+        return letter
+
+    def leave(self, session: Session) -> None:
+        """Take a session and its place back, and pass them on to the transaction begun behind its dot."""
+        waiting = self.behind.end(session)
+        if waiting and not waiting.turn.done():
+            if session.underway and self._slowed_at == -math.inf:
+                waiting.turn.set_result(session)
+                return
+            self._queue_first(waiting)
+        self.behind.judge(session)
+        self.put(session)
+        self.leave_place()
 
     @property
     def hangs(self) -> bool:
@@ -282,6 +337,7 @@ class _HopSessions:
 
     def drop(self, session: Session) -> None:
         """Take a session back and close it."""
+        self.behind.judge(session)
         self._leased.discard(session)
         self._retire(session)
 
@@ -330,9 +386,12 @@ class Lease:
     the lease replaces the session with a new one, once.
     """
 
-    def __init__(self, pool: "Pool", hop: Hop, on_wait: OnWait | None, message_id: str) -> None:
+    def __init__(
+        self, pool: "Pool", hop: Hop, on_wait: OnWait | None, message_id: str, letter: Letter | None
+    ) -> None:
         self._pool = pool
         self._message_id = message_id
+        self._letter = letter
         self._hop = hop
         self._on_wait = on_wait
         self._line: _HopSessions
@@ -347,7 +406,9 @@ class Lease:
             return self
         since = monotonic()
         try:
-            await self._place()
+            if begun := await self._place():
+                self._session, self._served = begun, True
+                return self
             try:
                 # Wait before opening the session: many servers close one that is idle for a while.
                 if self._hop.per_minute:
@@ -361,25 +422,23 @@ class Lease:
             raise
         return self
 
-    async def _place(self) -> None:
-        """Wait for a place, and call `on_wait` if the turn after that is far off."""
+    async def _place(self) -> Session | None:
+        """Wait for a place, and call `on_wait` if the turn after that is far off; returns as `line.place`."""
         if not self._hop.per_minute:
-            await self._line.place()
-            return
+            return await self._line.place(self._letter)
         wait = self._pool.until_turn(self._hop, self._line.turnless)
         if self._on_wait and wait >= LOG_WAIT_AFTER:
             self._on_wait(str(self._hop), wait, self._hop.per_minute)
         self._line.turnless += 1
         try:
-            await self._line.place()
+            return await self._line.place()
         finally:
             self._line.turnless -= 1
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._line.put(self._session)
-        self._line.leave_place()
+        self._line.leave(self._session)
         self._leave()
 
     @property
@@ -419,17 +478,19 @@ class Lease:
     async def _transact(
         self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
     ) -> list[Outcome]:
-        if not self._served or self._session.alive:
+        session = self._session
+        if not self._served or session.alive or session.underway:
             try:
-                outcomes = await self._session.transact(message, recipients, on_commit)
+                following = self._line.next_behind if self._letter else None
+                outcomes = await session.transact(message, recipients, on_commit, following)
             except SessionLost as lost:
                 if not self._served or not _may_be_the_sessions(lost):
                     raise
             else:
-                if not (self._served and self._session.worn):
+                if not (self._served and session.worn):
                     self._served = True
                     return outcomes
-        self._line.drop(self._session)
+        self._line.drop(session)
         self._session, self._served = await self._line.open(), False
         outcomes = await self._session.transact(message, recipients, on_commit)
         self._served = True
@@ -478,6 +539,7 @@ class Pool:
         self.idle = idle
         self.places = places or Places()
         self.on_failure = on_failure
+        self.known = Known()
         self._limit = limit
         self._turns: dict[Hop, float] = {}
         """When the next transaction may begin, for hops with `Hop.per_minute`."""
@@ -495,14 +557,25 @@ class Pool:
         self._lines.clear()
         await asyncio.gather(*self._closing)
 
-    def session(self, hop: Hop, on_wait: OnWait | None = None, message_id: str = "") -> Lease:
+    def session(
+        self,
+        hop: Hop,
+        on_wait: OnWait | None = None,
+        message_id: str = "",
+        letter: Letter | None = None,
+    ) -> Lease:
         """Return a lease of a session to the hop, for `async with`.
 
-        Entering it waits while `limit` sessions are in use, and raises HopTrouble. `on_wait` is called if the
-        wait for `Hop.per_minute` will take `LOG_WAIT_AFTER` seconds or more. `message_id` is the message that
-        the session is for, as `on_failure` is told.
+        Entering it waits while `limit` sessions are in use, and raises HopTrouble.
+
+        Args:
+            hop: the hop.
+            on_wait: called if the wait for `Hop.per_minute` will take `LOG_WAIT_AFTER` seconds or more.
+            message_id: the message that the session is for, as `on_failure` is told.
+            letter: the only transaction that the lease is for. It may be begun behind the dot of another one,
+                and another one behind its own; None: that is not to be done.
         """
-        return Lease(self, hop, on_wait, message_id)
+        return Lease(self, hop, on_wait, message_id, letter)
 
     def failed(self, trouble: HopTrouble, message_id: str = "") -> None:
         """Pass on what was said before a hop's trouble, if there was a session."""

@@ -37,6 +37,11 @@ class ReplyReader:
         """Whether part of a reply has arrived, but not its end."""
         return bool(self._partial or self._lines)
 
+    @property
+    def rest(self) -> int:
+        """How many octets were received beyond the last reply."""
+        return len(self._partial)
+
     def feed(self, data: bytes) -> None:
         """Add received data; `next` returns the replies that it completes."""
         self._partial += data

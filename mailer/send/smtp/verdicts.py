@@ -44,6 +44,10 @@ class Verdicts:
                 self._refused[self._answered] = self._last
             self._answered += 1
 
+    def accept(self, phase: Phase) -> None:
+        """Take an acceptance of MAIL or RCPT. It decides no case, since DATA comes after it."""
+        self._answered += phase is Phase.RCPT
+
     @property
     def all_refused(self) -> bool:
         """Whether MAIL or every RCPT was refused, so that this transaction has no recipient."""

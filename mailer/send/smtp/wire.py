@@ -10,6 +10,7 @@ import os
 import socket
 from collections import deque
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -21,7 +22,7 @@ from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import tls
 from mailer.send.smtp.concealment import Concealment, masked
 from mailer.send.smtp.conversation import KEPT, Kind, Piece
-from mailer.send.smtp.events import Broken, Event
+from mailer.send.smtp.events import Broken, Event, Settled
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.machine import Dialogue, State
 from mailer.send.smtp.read_first import ReadFirst
@@ -69,7 +70,9 @@ class Wire(asyncio.BufferedProtocol):
         self.began = monotonic()
         """When it was connected."""
         self.said: deque[Piece] = deque(maxlen=KEPT)
-        """What was said since the session last cleared this, see `conversation`."""
+        """What is said in this transaction, see `conversation`; the session clears it."""
+        self._said_behind: deque[Piece] | None = None
+        """What was said of the transaction that was begun behind the dot; then it becomes `said`."""
         self.is_secret = False
         """Whether what is sent now is an AUTH exchange; set by the session."""
         self._timeouts = timeouts
@@ -77,10 +80,10 @@ class Wire(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self._closed = loop.create_future()
         self._waiter: asyncio.Future[Event | None] | None = None
-        # An event that came while nothing waited for it: the banner, if it arrives with the end of the TLS
-        # handshake or of the connection; or a refusal while the message is written. All others come while
-        # their call waits.
-        self._early: Event | None = None
+        # Events that came while nothing waited for them: the banner, if it arrives with the end of the TLS
+        # handshake or of the connection; a refusal while the message is written; and those of a transaction
+        # that was begun behind a dot. All others come while their call waits.
+        self._early: deque[Event] = deque()
         self._paused = False
         # Without a buffer of our own, asyncio would map and unmap 256 KiB for each reply of forty octets.
         self._read = memoryview(bytearray(_READ_SIZE))
@@ -105,6 +108,8 @@ class Wire(asyncio.BufferedProtocol):
             if isinstance(event, Broken):
                 self._break(event)
             else:
+                if self._said_behind is not None and isinstance(event, Settled):
+                    self._turn_over(data, event.beyond)
                 self._wake(event)
         self.flush()
         if self._answered != self.dialogue.answered:
@@ -138,34 +143,46 @@ class Wire(asyncio.BufferedProtocol):
             self._transport.write(out)
 
     def write(self, data: bytes) -> None:
-        """Write a part of the message; its last one after `Dialogue.finish`."""
-        whole, octets = self.dialogue.state is not State.BODY, len(data)
+        """Write a part of the message; its last one after `Dialogue.finish`.
+
+        What the dialogue has to send is written behind it: the commands of the next transaction.
+        """
+        whole, octets, now = self.dialogue.state is not State.BODY, len(data), monotonic()
         if self._transcript:
             self._transcript.sent_message(octets, whole=whole)
         if self.said and self.said[-1][1] is Kind.MESSAGE:
             octets += self.said.pop()[3]
-        self.said.append((monotonic(), Kind.END if whole else Kind.MESSAGE, b"", octets))
+        self.said.append((now, Kind.END if whole else Kind.MESSAGE, b"", octets))
+        if out := self.dialogue.outgoing():
+            self._said_behind = deque([(now, Kind.SENT, out, 0)], KEPT)
+            data += out
         self._transport.write(data)
 
-    async def event(self) -> Event:
-        """Return the next event; a phase that exceeds its deadline yields `Broken`."""
-        event = await self._wait(self.dialogue.phase)
+    async def event(self, limit: float = inf) -> Event:
+        """Return the next event; a phase that exceeds its deadline yields `Broken`.
+
+        Args:
+            limit: seconds that the next reply may take, if the phase allows more.
+        """
+        if self._early:
+            return self._early.popleft()
+        event = self.broken or await self._wait(self.dialogue.phase, limit)
         assert event is not None
         return event
 
     async def drain(self) -> None:
         """Wait until the write buffer has room, the peer replies, or it is lost; let other tasks run."""
         if self._paused and not self.broken and not self.answered:
-            event = await self._wait(Phase.BODY)
+            event = await self._wait(Phase.BODY, inf)
             if event and not isinstance(event, Broken):
-                self._early = event
+                self._early.append(event)
         else:
             await asyncio.sleep(0)
 
     @property
     def answered(self) -> bool:
         """Whether an event has come that `event` has not yet returned."""
-        return self._early is not None
+        return bool(self._early)
 
     async def handshake(self) -> None:
         """Start TLS on the connection.
@@ -211,12 +228,9 @@ class Wire(asyncio.BufferedProtocol):
         self.abort()
         await self._closed
 
-    async def _wait(self, phase: Phase) -> Event | None:
-        if early := self._early or self.broken:
-            self._early = None
-            return early
+    async def _wait(self, phase: Phase, limit: float) -> Event | None:
         self._waiter = waiter = self._loop.create_future()
-        self._timer.arm(self._timeouts.of(phase))
+        self._timer.arm(min(limit, self._timeouts.of(phase)))
         try:
             event: Event | None = await waiter
         finally:
@@ -227,7 +241,21 @@ class Wire(asyncio.BufferedProtocol):
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(event)
         elif event and not isinstance(event, Broken):
-            self._early = event
+            self._early.append(event)
+
+    def _turn_over(self, data: bytes, beyond: int) -> None:
+        """Divide what was read between the transaction that has ended and the one that was begun behind it.
+
+        Args:
+            data: what was read; recorded already, as the last piece.
+            beyond: how many octets at its end answer the second.
+        """
+        assert self._said_behind is not None
+        at, kind, _, _ = self.said.pop()
+        self.said.append((at, kind, data[: len(data) - beyond], 0))
+        if beyond:
+            self._said_behind.append((at, kind, data[len(data) - beyond :], 0))
+        self.said, self._said_behind = self._said_behind, None
 
     def _break(self, broken: Broken) -> None:
         """Drop the connection and keep the reason; only the first counts, since later ones follow from it."""
