@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from http_client import read_answer
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from receiving import PASSWORD, USER, certificate, login
 from submitting import (
@@ -282,6 +282,8 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"
 
 @settings(max_examples=150, deadline=None)
 @given(names=st.lists(NAMES, min_size=1, max_size=5), subject=NAMES, values=st.lists(NAMES, max_size=3))
+# Python 3.12.1 encodes the comma before the fourth.
+@example(names=["Müller, Jörg", "Bob0Müller, Jörg李雷", "", "", "", ""], subject="", values=[])
 def test_no_name_or_value_changes_who_a_mail_is_for_or_what_fields_it_has(
     names: list[str], subject: str, values: list[str]
 ) -> None:

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from email.errors import MessageError
+from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage, MIMEPart
 from email.policy import EmailPolicy
@@ -124,10 +125,11 @@ def compose(mail: Mail) -> bytes:
     to, cc = (addresses(several(each), key) for each, key in ((mail.to, "to"), (mail.cc, "cc")))
     reply_to = addresses(several(mail.reply_to), "replyTo")
     shown = (*author, *to, *cc, *reply_to)
-    message = EmailMessage(_ASCII if all(each.addr_spec.isascii() for each in shown) else _UTF8)
+    plain = all(each.addr_spec.isascii() for each in shown)
+    message = EmailMessage(_ASCII if plain else _UTF8)
     for name, found in (("From", author), ("Reply-To", reply_to), ("To", to), ("Cc", cc)):
         if found:
-            message[name] = found
+            message[name] = ", ".join(map(_shown, found)) if plain else found
     _check_text(mail.subject, "$.subject")
     message["Subject"] = mail.subject
     for name, value in mail.headers.items():
@@ -137,6 +139,18 @@ def compose(mail: Mail) -> bytes:
         return message.as_bytes()
     except (ValueError, LookupError, MessageError) as error:
         raise _unfit(f"this cannot be written as a message: {error}") from None
+
+
+def _shown(address: Address) -> str:
+    """Write an address in ASCII, for `_Policy` to fold.
+
+    Python 3.12.1, for one, encodes commas between addresses when it folds a list with names beyond ASCII, and
+    so joins two addresses (CPython's issue 100884).
+    """
+    name = address.display_name
+    if name.isascii() and "=?" not in name:
+        return str(address)
+    return f"{Header(name, 'utf-8', maxlinelen=75).encode(linesep='')} <{address.addr_spec}>"
 
 
 def _add_field(message: EmailMessage, name: str, value: str) -> None:
