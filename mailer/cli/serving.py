@@ -41,7 +41,7 @@ from mailer.receive.upload import Store
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 from mailer.spool.state import identity
-from mailer.spool.state.programs import Registration, running
+from mailer.spool.state.programs import RECEIVER, Registration, running
 
 
 def run(port: int | None, parent: int | None) -> Exit:
@@ -107,7 +107,7 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
                 log.warning(str(warning))
             where = f"listening on {', '.join(map(_name, server.addresses))}"
             log.notice(f"for mail, {where}", spool=spool.path)
-            entry = started.enter_context(Registration(spool, "mailer serve", str(loaded.path)))
+            entry = started.enter_context(Registration(spool, RECEIVER, str(loaded.path)))
 
             def describe() -> str:
                 return f"{where}; {committer.committed} messages taken, {server.sessions} connections"
@@ -267,7 +267,7 @@ def _holder(spool: Spool) -> str:
     """Describe the program that probably holds the port: usually another `mailer serve` on this spool."""
     with suppress(OSError):
         for each in running(spool):
-            if each.name == "mailer serve":
+            if each.name == RECEIVER:
                 return f"{each.name} is already running on this spool (pid {each.pid}; see `mailer reload`)"
     return "Another program listens there, which `ss -ltnp` names"
 

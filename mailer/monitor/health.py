@@ -114,6 +114,7 @@ def routes(context: MonitorContext) -> tuple[Route, ...]:
         if checks["spool"].status is Status.OK:
             reading = await context.reading()
             checks["disk_space"] = _disk_space(reading, context.config)
+            checks["receiver"] = _receiver(reading, context.config)
         if worst(checks) is Status.FAILING:
             why = next(check.message for check in checks.values() if check.status is Status.FAILING)
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, why)
@@ -162,6 +163,16 @@ def judge(reading: Reading, config: Config, firing: frozenset[str]) -> Iterator[
 def worst(checks: dict[str, Check]) -> Status:
     order = list(Status)
     return order[max(order.index(check.status) for check in checks.values())]
+
+
+def _receiver(reading: Reading, _: Config) -> Check:
+    if reading.receivers is None or reading.receivers:
+        return Check(Status.OK, "not known" if reading.receivers is None else "it runs")
+    if reading.received:
+        return Check(Status.FAILING, "mailer serve has ended: no mail is accepted; start it")
+    return Check(
+        Status.DEGRADED, "mailer serve does not run: no mail is accepted over SMTP or HTTP; start it"
+    )
 
 
 def _disk_space(reading: Reading, config: Config) -> Check:
@@ -331,6 +342,7 @@ def _clock(reading: Reading, _: Config) -> Check:
 
 
 _CHECKS: dict[str, Callable[[Reading, Config], Check]] = {
+    "receiver": _receiver,
     "disk_space": _disk_space,
     "oldest_message": _oldest_message,
     "last_run": _last_run,

@@ -114,6 +114,9 @@ class _Collector(Collector):
         if reading.free is not None:
             yield _gauge("mailer_spool_free_bytes", "Room on the spool's filesystem.", {"": reading.free})
         yield _gauge("mailer_paused", "1 while sending is paused.", {"": reading.pause is not None})
+        if reading.receivers is not None:
+            text = "1 while mailer serve runs, which accepts mail."
+            yield _gauge("mailer_receiver_up", text, {"": reading.receivers > 0})
         text = "Time of the last successful run of mailer-send; 0: none."
         yield _gauge("mailer_last_run_timestamp_seconds", text, {"": reading.last_run or 0})
         text = "How long the oldest event that onEvent's receiver refused has waited; 0: none."

@@ -17,7 +17,7 @@ from mailer.monitor.results import Stuck, stuck
 from mailer.spool import drop
 from mailer.spool.drop import Summary
 from mailer.spool.layout import LOG, STATE, Place, Spool
-from mailer.spool.state import last_run, provider_state, small_files, token_store
+from mailer.spool.state import last_run, programs, provider_state, small_files, token_store
 from mailer.spool.state.last_run import LastRun
 from mailer.spool.state.pause import Pause, read_pause
 from mailer.spool.state.provider_state import States
@@ -51,6 +51,10 @@ class Reading:
     """Recipients that were sent within the last hour, according to the ledger."""
     left: Summary
     """What users have left in `drop/`."""
+    receivers: int | None = None
+    """The number of programs that accept mail; None if it is not known."""
+    received: bool = False
+    """Whether one has run since the monitor started."""
     moving: str = ""
     """What `unfinished` says of the oldest messages in `hold/` and `failed/`."""
     stuck: tuple[Stuck, ...] = ()
@@ -72,6 +76,7 @@ class Lookout:
         self._clock = clock
         self._queue = QueueView(spool, clock)
         self._fold = TotalsFold(partial(spool.directory, LOG), clock, small_files.read(spool, _SAVED))
+        self._received = False
         self._lock = threading.Lock()
         self._saved = self._fold.saved()
 
@@ -89,6 +94,7 @@ class Lookout:
             except OSError as error:
                 totals, trouble = self._fold.totals, error.strerror or str(error)
             sent_lately = sum(point.sent for point in self._fold.points(HOUR))
+        receivers = self._receivers()
         now = self._clock()
         return Reading(
             at=now,
@@ -100,6 +106,8 @@ class Lookout:
             pause=read_pause(self._spool),
             providers=provider_state.read(self._spool),
             sent_lately=sent_lately,
+            receivers=receivers,
+            received=self._received,
             moving=unfinished(self._spool, queue[Place.HOLD].oldest + queue[Place.FAILED].oldest),
             stuck=() if sent_lately else stuck(self._spool, queue, now),
             ledger_trouble=trouble,
@@ -124,6 +132,14 @@ class Lookout:
         if saved != self._saved:
             small_files.replace(self._spool, _SAVED, saved)
             self._saved = saved
+
+    def _receivers(self) -> int | None:
+        try:
+            found = sum(program.name == programs.RECEIVER for program in programs.running(self._spool))
+        except OSError:
+            return None
+        self._received = self._received or found > 0
+        return found
 
     def _modified(self, name: str) -> float:
         try:

@@ -113,7 +113,7 @@ def test_the_monitor_answers_by_the_command_line_of_its_unit(relay: Relay, tmp_p
     assert relay.mailer("send", "--once").returncode == 0  # which makes the spool
     with ServerProcess(exec_start("mailer-monitor.service", relay), tmp_path / "monitor.log") as monitor:
         monitor.await_port(relay.http_port)
-        assert ask(relay.http_port, "/health").json["status"] == "ok"
+        assert ask(relay.http_port, "/livez").json["status"] == "ok"
 
 
 def test_the_path_unit_watches_where_accepted_mail_appears(relay: Relay, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from http_client import ask
 from sending import MESSAGE, SENDER, TO, forward_to
 from signing import DOMAIN, record_of, write_key
 from testbed.relay import Relay
+from testbed.waiting import until
 
 from mailer.send.dkim.keys import KeyType
 
@@ -27,10 +28,10 @@ def test_a_mail_is_accepted_signed_delivered_and_explained_without_a_warning(
         relay.configure(forward_to(provider, dkim=signing))
         with relay.serve(), relay.connect() as client:
             client.sendmail(SENDER, TO, MESSAGE)
+            until(lambda: ask(relay.http_port, "/health").json["status"] == "ok", "all to be well")
         waiting = json.loads(relay.mailer("spool", "ls", "--json").stdout)
         sent = relay.mailer_send("--once")
         assert (sent.returncode, "Warning" in sent.stderr) == (0, False), sent.stderr
-        assert ask(relay.http_port, "/health").json["status"] == "ok"
     [message] = provider.messages
     assert dkim.verify(message.body, dnsfunc=lambda name, timeout: record_of(key).encode())
     told = relay.mailer("spool", "why", waiting["id"])

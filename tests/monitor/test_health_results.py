@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from hostile import Server
-from http_client import ask
+from http_client import PROMETHEUS, ask
 from sending import MESSAGE, SENDER, TO, forward_to, queue
 from testbed.faketime import faketime
 from testbed.ports import free_port
 from testbed.relay import Relay
+from testbed.waiting import until
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
@@ -135,6 +136,30 @@ def test_a_provider_that_puts_all_mail_off_is_failing(relay: Relay) -> None:
         relay.mailer_send()
         with relay.monitor(under=LATER):
             assert ask(relay.http_port, "/health").status == 503
+
+
+def test_a_receiver_that_has_ended_is_failing(relay: Relay) -> None:
+    """Every other check is well: nothing waits, because nothing is accepted."""
+    relay.configure({"enableHealthCheck": True})
+    with relay.monitor():
+        before = ask(relay.http_port, "/health").json
+        with relay.serve():
+            until(lambda: "it runs" in str(ask(relay.http_port, "/health").json["checks"]), "the receiver")
+            with_it = ask(relay.http_port, "/health").json
+            assert (
+                b"mailer_receiver_up 1.0"
+                in ask(relay.http_port, "/metrics", headers={"Accept": PROMETHEUS[0]}).body
+            )
+        after, ready = ask(relay.http_port, "/health"), ask(relay.http_port, "/readyz")
+        page = ask(relay.http_port, "/").body.decode()
+        assert (
+            b"mailer_receiver_up 0.0"
+            in ask(relay.http_port, "/metrics", headers={"Accept": PROMETHEUS[0]}).body
+        )
+    assert (before["status"], before["checks"]["receiver"]["status"]) == ("degraded", "degraded")
+    assert with_it["status"] == "ok"
+    assert (after.status, after.json["checks"]["receiver"]["status"], ready.status) == (503, "failing", 503)
+    assert "mailer serve has ended: no mail is accepted" in page
 
 
 def test_mail_that_waits_during_a_pause_is_not_denied(relay: Relay) -> None:

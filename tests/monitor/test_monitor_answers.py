@@ -62,7 +62,8 @@ def mixed(relay: Relay) -> Relay:
 
 
 def test_scripts_of_the_go_relay_find_every_field_they_read(mixed: Relay) -> None:
-    with mixed.monitor():
+    with mixed.monitor(), mixed.serve():
+        until(lambda: ask(mixed.http_port, "/health").json["status"] == "ok", "all to be well")
         health = ask(mixed.http_port, "/health")
         metrics = ask(mixed.http_port, "/metrics")
     assert health.status == 200

@@ -92,6 +92,6 @@ def test_prometheus_scrapes_the_monitor_and_answers_every_question_of_the_dashbo
         for expression in expressions(dashboard):
             assert prometheus.values(expression), expression
         rules = prometheus.rules()
-        assert len(rules) == 9
+        assert len(rules) == 10
         until(lambda: all(rule["health"] == "ok" for rule in prometheus.rules()), "the rules to be evaluated")
         assert {rule["name"]: rule["state"] for rule in rules}.keys() >= {"MailerDoesNotSend"}

@@ -18,6 +18,8 @@ import msgspec
 from mailer.mail.lazy_pattern import compile_late
 from mailer.spool.layout import FILE_MODE, STATE, Spool
 
+RECEIVER = "mailer serve"
+"""The name of the program that accepts mail."""
 _NAME = compile_late(r"program-\d{1,10}-\d{1,20}", re.ASCII)
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LONGEST = 64 * 1024
