@@ -147,7 +147,7 @@ def log(  # noqa: PLR0913 - one parameter for each option
             known = True
             if after:
                 after.note(found.line)
-            _print(found, name, as_json=as_json)
+            _print(found, name, to or "", as_json=as_json)
         if follow:
             search.follow(name, as_json=as_json)
         said = after.lines(context) if after else []
@@ -206,12 +206,12 @@ class _Search:
                 for block in self._tail.blocks():
                     for raw in block.split(b"\n"):
                         if (line := decode(raw)) and self._query.matches(line):
-                            _print(Found(line, whole(raw)), name, as_json=as_json)
+                            _print(Found(line, whole(raw)), name, self._query.to or "", as_json=as_json)
             sys.stdout.flush()
             time.sleep(_POLL_INTERVAL)
 
 
-def _print(found: Found, name: Callable[[str], str], *, as_json: bool) -> None:
+def _print(found: Found, name: Callable[[str], str], asked: str, *, as_json: bool) -> None:
     raw = found.raw.decode(errors="backslashreplace")
-    text = printable_json(raw) if as_json else in_words(found.line, name)
+    text = printable_json(raw) if as_json else in_words(found.line, name, asked)
     sys.stdout.write(f"{text}\n")

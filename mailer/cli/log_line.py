@@ -14,14 +14,15 @@ _EVENT = 12
 """The widths of these columns, in characters."""
 
 
-def in_words(line: Line, name: Callable[[str], str] = str) -> str:
+def in_words(line: Line, name: Callable[[str], str] = str, asked: str = "") -> str:
     """Return one line that says when it happened, what, to which recipients, and the server's reply.
 
     Args:
         line: the line of the ledger.
         name: maps a hop to the name that the operator gave it.
+        asked: a part of the recipients' addresses that are named first, because they were searched for.
     """
-    said = " ".join([*_who(line), *_where(line, name)])
+    said = " ".join([*_who(line, asked.casefold()), *_where(line, name)])
     words_of_others = line.reply or line.reason
     if words_of_others:
         said = f"{said}: {words_of_others}" if said else words_of_others
@@ -32,14 +33,14 @@ def in_words(line: Line, name: Callable[[str], str] = str) -> str:
     )
 
 
-def _who(line: Line) -> list[str]:
+def _who(line: Line, asked: str) -> list[str]:
     said = []
     if line.sender is not None and line.event in {"accepted", "rejected", "limited"}:
         said.append(f"from {words.address(line.sender)}")
     if line.to:
-        said.append(f"to {_named(line.to)}")
+        said.append(f"to {_named(line.to, asked)}")
     if line.redirected:
-        said.append(f"instead of {_named(line.redirected)}")
+        said.append(f"instead of {_named(line.redirected, asked)}")
     if line.subject:
         said.append(f'"{line.subject}"')
     if line.message_id:
@@ -54,8 +55,10 @@ def _who(line: Line) -> list[str]:
     return said
 
 
-def _named(addresses: Sequence[str]) -> str:
+def _named(addresses: Sequence[str], asked: str) -> str:
     more = len(addresses) - _NAMED_RECIPIENTS
+    if more > 0 and asked:
+        addresses = sorted(addresses, key=lambda address: asked not in address.casefold())
     return ", ".join(map(words.address, addresses[:_NAMED_RECIPIENTS])) + (
         f" and {more} more" if more > 0 else ""
     )

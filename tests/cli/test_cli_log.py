@@ -66,6 +66,15 @@ def week(relay: Relay) -> dict[int, str]:
     return ids
 
 
+def test_a_recipient_that_was_searched_for_is_named_though_others_are_counted_only(relay: Relay) -> None:
+    """One mailing: whether this one of 500 got it cannot be told from "and 497 more"."""
+    at, to = NOON, tuple(f"user{number}@Example.net" for number in range(500))
+    put(relay, [Line(at=clock.rfc3339(at), event="sent", id=new_id(at), sender="a@example.com", to=to)])
+    shown = relay.mailer("log", "--to", "USER499@example.net").stdout
+    assert "to user499@Example.net, user0@Example.net, user1@Example.net and 497 more" in shown
+    assert "to user0@Example.net" in relay.mailer("log").stdout
+
+
 def test_mail_that_was_redirected_is_found_by_whom_it_was_for(relay: Relay) -> None:
     relay.configure({"forwardSMTP": False, "redirectAllTo": "dev@example.com"})
     with relay.up(), relay.connect() as session:
