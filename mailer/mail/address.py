@@ -152,7 +152,7 @@ def _path(text: str, enhanced: str, bare_names: frozenset[str], lenient: Lenient
 def _unwrap(text: str) -> tuple[str, str]:
     if not text.startswith("<"):
         raise ValueError("the address must stand in angle brackets: <name@domain>")
-    if text.startswith("<@"):
+    if text.startswith("<@") and ":" in text.partition(">")[0]:
         raise ValueError("source routes are obsolete (RFC 5321 appendix C); give the plain address")
     quoted = _QUOTED_STRING.match(text, 1)
     end = text.find(">", quoted.end() if quoted else 1)
