@@ -323,6 +323,8 @@ def _providers(config: Config) -> Iterator[Problem]:
             yield Problem(secret.key, f"is empty, and {printable(provider.label)} has a username")
         elif secret.reference is None and (is_placeholder(secret.reveal()) or _guessable(secret)):
             yield Problem(secret.key, "looks like a placeholder, which the provider would refuse")
+        elif not provider.username and not secret.empty and not provider.api:
+            yield Problem(secret.key, f"is not used, since {printable(provider.label)} has no username")
     for at, provider in enumerate(config.forward_providers if config.forward_smtp else ()):
         if provider.insecure_skip_verify and not is_loopback(provider.host):
             where = f"$.forwardProviders[{at}].insecureSkipVerify"
@@ -342,9 +344,12 @@ def _references(config: Config) -> Iterator[Problem]:
         ):
             continue
         try:
-            secret.reveal()
+            value = secret.reveal()
         except SecretError as error:
             yield Problem(secret.key, error.reason)
+            continue
+        if "\n" in value and secret.key.lower().endswith(("password", "token")):
+            yield Problem(secret.key, "has more than one line, and all are taken: write the password alone")
 
 
 def _open_login(config: Config) -> Iterator[Problem]:

@@ -209,6 +209,11 @@ def test_a_login_makes_a_public_address_no_open_relay(loaded):
             "placeholder",
         ),
         (
+            {"forwardProviders": [{"host": "h", "password": "correct horse"}]},
+            "$.forwardProviders[0].password",
+            "is not used, since h has no username",
+        ),
+        (
             {"forwardProviders": [{"host": "h", "insecureSkipVerify": True}]},
             "$.forwardProviders[0].insecureSkipVerify",
             "can read the password",
@@ -239,6 +244,16 @@ def test_an_admin_token_that_cannot_be_had_is_a_warning(loaded):
     found = warnings(loaded({**QUIET, "adminToken": {"file": "not-there"}}))
     assert paths(found) == ["$.adminToken"]
     assert any("No such file" in warning.message for warning in found)
+
+
+def test_a_password_of_two_lines_is_a_warning(loaded, tmp_path):
+    """`echo` and editors add a line; only one line end is taken away, since a password may end in blanks."""
+    file = tmp_path / "password"
+    file.touch(mode=0o600)
+    provider = {"host": "h", "username": "u", "password": {"file": "password"}}
+    for text, expected in (("secret\n", []), ("secret\n\n", ["$.forwardProviders[0].password"])):
+        file.write_text(text)
+        assert paths(warnings(loaded({**QUIET, "forwardProviders": [provider]}))) == expected
 
 
 def test_a_dkim_key_that_is_not_there_is_a_warning(loaded, tmp_path):
