@@ -4,11 +4,14 @@ Only `cli` reads a clock. Functions elsewhere that need the time take a `Clock`,
 back a year, as happens on a host whose battery died.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 
 import msgspec
+
+from mailer.mail.lazy_pattern import compile_late
 
 Clock = Callable[[], float]
 """A function that returns seconds since the epoch, as `time.time` does; its values may jump."""
@@ -64,3 +67,16 @@ def seconds(text: str) -> float:
     if moment.tzinfo is None:
         raise ValueError(f"a time without a zone: {text!r}")
     return moment.timestamp()
+
+
+_LEAP_SECOND = compile_late(r"(?<=\d\d:\d\d:)60(?!\d)", re.ASCII)
+
+
+def without_leap_second(text: str) -> tuple[str, int]:
+    """Return the text of a time without a second 60, and the seconds to add to the time that it then means.
+
+    RFC 3339 5.7 and RFC 5322 3.3 allow 60 in a leap second, which the clocks of Unix do not count: it is the
+    beginning of the next minute.
+    """
+    named = _LEAP_SECOND.sub("59", text, count=1)
+    return named, int(named != text)

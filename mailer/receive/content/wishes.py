@@ -67,10 +67,11 @@ def _latest(head: bytes, now: float) -> float | Fault:
 
 def _time(text: str) -> float | None:
     """Parse a time in the format of RFC 5322 or RFC 3339; None if it is neither."""
+    text, later = clock.without_leap_second(text)
     with suppress(ValueError):
-        return clock.seconds(text)
+        return clock.seconds(text) + later
     with suppress(ValueError, TypeError, OverflowError):
         moment = parsedate_to_datetime(text)
         # RFC 5322 3.3: -0000 is UTC, from a host that does not reveal its time zone.
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() + later
     return None

@@ -163,7 +163,8 @@ def _hold_until(given: dict[str, str | None]) -> float:
     value = given.pop("HOLDUNTIL") or ""
     try:
         if _HOLD_UNTIL.fullmatch(value):
-            return clock.seconds(value)
+            named, later = clock.without_leap_second(value)
+            return clock.seconds(named) + later
     except ValueError:
         pass  # the form is right and the time is not, such as a thirteenth month
     raise ParameterError(501, "HOLDUNTIL must be a time such as 2027-01-31T08:00:00Z (RFC 4865 4, RFC 3339)")
