@@ -175,7 +175,7 @@ class _Admin:
 
     def _do(self, operator: Operator, spot: Spot, event: str, act: Callable[[Operator, Spot], None]) -> bool:
         log = self._context.log
-        to = recipients_of(operator.spool, spot)
+        to = recipients_of(operator.spool, spot, waiting=True)
         try:
             act(operator, spot)
         except (Missed, Refused):

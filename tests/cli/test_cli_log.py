@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hostile import Server, per_address
+from sending import at, forward_to, queue
 from testbed.capability import tracer
 from testbed.faketime import faketime
 from testbed.process import ServerProcess
@@ -318,3 +320,22 @@ def read(relay: Relay, *arguments: str) -> int:
     """How many bytes of the ledger a search reads."""
     done = relay.mailer("log", *arguments, under=(tracer(), "-f", "-e", "trace=pread64", "-o", "/dev/stderr"))
     return sum(map(int, re.findall(r"pread64\(.*= (\d+)$", done.stderr, re.MULTILINE)))
+
+
+def test_what_an_operator_does_concerns_only_those_who_do_not_have_the_mail(relay: Relay) -> None:
+    """Of three recipients one has it. To a search for that one it is sent, whatever became of the file."""
+    bob, eve, gone = "bob@example.net", "eve@example.net", "gone@example.net"
+    with Server({"rcpt": per_address({eve: "450 4.2.1 later", gone: "550 5.1.1 unknown"})}) as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool, [bob, eve, gone])
+        assert relay.mailer_send("--once").returncode == 0
+    for verb in (("retry", "--all"), ("hold", message), ("retry", message), ("rm", message)):
+        assert relay.mailer("spool", *verb).returncode == 0
+    done = [line for line in told(relay, "--id", message) if line["event"] in {"requeued", "held", "removed"}]
+    assert [(line["event"], line["to"]) for line in done] == [
+        ("requeued", [eve]), ("held", [eve, gone]), ("requeued", [eve, gone]), ("removed", [eve, gone])
+    ]  # fmt: skip
+    has_it, lacks_it = (relay.mailer("log", "--to", whom) for whom in (bob, eve))
+    assert f"next: {message}: {bob}: sent at {at(server)}: 250" in has_it.stderr
+    assert "removed" not in (has_it.stdout + has_it.stderr).lower()
+    assert f"next: {message}: Removed by " in lacks_it.stderr

@@ -242,7 +242,8 @@ def _do(
     verb: Verb, context: CommandContext, spots: Sequence[Spot], *, named: bool
 ) -> Iterator[tuple[Spot, _Done]]:
     """Begin the operation on each message, make all of them durable together, and yield each result."""
-    whom = [recipients_of(context.spool, spot) for spot in spots]
+    hastened = verb.begin is Operator.hastening
+    whom = [recipients_of(context.spool, spot, waiting=hastened) for spot in spots]
     begun = [_begin(verb, context, spot, named=named) for spot in spots]
     finished = iter(complete_together(context.spool, [one for one in begun if isinstance(one, Begun)]))
     for spot, to, one in zip(spots, whom, begun, strict=True):

@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
+from mailer.mail.outcome import Status
 from mailer.spool import journal
 from mailer.spool.entry import Corrupt, Entry, check_message, read_entry
 from mailer.spool.journal import Event
@@ -178,13 +179,23 @@ def look(spool: Spool, spot: Spot) -> Seen | None:
         return Seen(spot, None, str(corrupt))
 
 
-def recipients_of(spool: Spool, spot: Spot) -> tuple[str, ...]:
-    """Return a message's recipients, as far as they can be read, for the log of what happens to it."""
+def recipients_of(spool: Spool, spot: Spot, *, waiting: bool = False) -> tuple[str, ...]:
+    """Return whom it concerns, for the log, that something happens to a message; empty: it cannot be read.
+
+    These are the recipients that do not have the mail, or all if all have it.
+
+    With `waiting` only those that are still to be tried are returned, if there are any.
+    """
     try:
         seen = look(spool, spot)
     except OSError:
         return ()
-    return tuple(seen.entry.state.by_address) if seen and seen.entry else ()
+    if seen is None or seen.entry is None:
+        return ()
+    state = seen.entry.state
+    left = tuple(each.address for each in state.standings if each.status is not Status.SENT)
+    to_try = tuple(each.address for each in state.open) if waiting else ()
+    return to_try or left or tuple(state.by_address)
 
 
 Mine = Callable[[str], bool]

@@ -340,8 +340,12 @@ def verdict_of_ledger(events: Sequence[Event], outlook: Outlook) -> list[str]:
 
 def gist_of_ledger(events: Sequence[Event], outlook: Outlook, whom: Callable[[str], bool]) -> list[str]:
     """Do as `gist` for a message whose file is gone, from its ledger lines in order."""
-    asked = _asked(last_standings(events), whom)
+    last = last_standings(events)
+    asked = _asked(last, whom)
     stands = verdict_of_ledger(events, outlook)[:1]
+    if {each.status for each in asked} == {Status.SENT} != {each.status for each in last}:
+        # What became of the file afterwards, such as its removal, concerns others.
+        stands = [f"{outcome(asked[0])}; its file is no longer in the spool."]
     told = (*stands, *_was_in_doubt(events), *advice(asked, outlook, ""))
     return [printable(line, 4000) for line in told]
 
