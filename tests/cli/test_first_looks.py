@@ -43,7 +43,7 @@ def test_the_page_lists_recent_mail_and_calls_nothing_well_that_waits(relay: Rel
         )
     message = reply.split()[-1]
     relay.mailer_send("--once")
-    with relay.monitor():
+    with relay.monitor(), relay.serve():
         token = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 
         def page(path: str = "/") -> str:
@@ -53,7 +53,7 @@ def test_the_page_lists_recent_mail_and_calls_nothing_well_that_waits(relay: Rel
             recent = page(path).partition("Recent mail")[2]
             assert f'href="/message/{message}"' in recent
             assert TO in recent
-        assert "<strong>All is well</strong>" in page()
+        until(lambda: "<strong>All is well</strong>" in page(), "the receiver to be seen")
         states = Queue(relay.spool)
         states.fail(states.new(TO), "550 5.1.1 no such user", TO)
         until(lambda: "given up" in page().partition("</section>")[0], "the page to see it")

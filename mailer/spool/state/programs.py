@@ -64,10 +64,13 @@ class Registration:
         self._told = Program(name=name, pid=os.getpid(), namespace=_namespace(), config=config)
         self._file = f"program-{self._told.pid}-{self._told.namespace}"
         self._fd = -1
+        # Under its own name the file is locked and complete, or `running` would take it for a dead program's.
+        draft = f".{self._file}"
         with contextlib.suppress(OSError), spool.directory(STATE) as directory:
-            self._fd = os.open(self._file, _FLAGS | os.O_CREAT, FILE_MODE, dir_fd=directory)
+            self._fd = os.open(draft, _FLAGS | os.O_CREAT, FILE_MODE, dir_fd=directory)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._write()
+            self._write()
+            os.rename(draft, self._file, src_dir_fd=directory, dst_dir_fd=directory)
 
     def read_again(self, *, trouble: str = "", restart: tuple[str, ...] = ()) -> None:
         """Record the result of reading the configuration again."""
@@ -112,7 +115,8 @@ def _living(directory: int, name: str) -> Iterator[Program]:
     try:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(name, dir_fd=directory)
+            with contextlib.suppress(FileNotFoundError):  # It has ended since, or another one has looked.
+                os.unlink(name, dir_fd=directory)
             return
         # An entry that is being written just now does not parse; the next call reads it.
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
