@@ -176,7 +176,8 @@ def test_what_is_between_two_spools_is_shown_and_resumed(relay: Relay, queue: Qu
         assert "between two spools" in ask(relay.http_port, "/health").json["checks"]["held"]["message"]
     assert relay.mailer("spool", "rm", waits).returncode == 65
     again = relay.mailer("spool", "move", waits, "--via", ssh(other))
-    assert (again.returncode, "--resume" in again.stdout) == (65, True)
+    assert (again.returncode, f"{waits} waiting: being moved to " in again.stdout) == (75, True)
+    assert "repeat this with --resume" in again.stderr
     finished = relay.mailer("spool", "move", "--resume", "--via", ssh(other))
     assert (finished.returncode, finished.stderr) == (0, "1 message moved\n")
     assert (walk(relay.spool), owned(other.spool).keys()) == ({}, {waits})

@@ -36,8 +36,8 @@ class NotMovable(ValueError):
     """The message cannot be handed over; the text says why."""
 
 
-class Elsewhere(NotMovable):
-    """It is being handed over to another spool than this one, which may be about to send it."""
+class Between(NotMovable):
+    """Its handover was begun and has not ended, so that neither side sends it."""
 
 
 class Leaving:
@@ -63,6 +63,7 @@ class Leaving:
             resumes: it must be one whose handover to that spool was begun; otherwise it must not be one.
 
         Raises:
+            Between: a handover was begun before, and is not to be resumed, or not with this spool.
             NotMovable: it must not be handed over.
             Missed, Unsafe, Corrupt, OSError: it cannot be locked or read.
         """
@@ -74,10 +75,7 @@ class Leaving:
             move = entry.state.move
             if move is None:  # Otherwise the target may have it whole, and checks what it gets.
                 locked.check(entry)
-            if (move is not None) != resumes or (move and move.event == Kind.ARRIVING):
-                raise NotMovable(entry.state.held or "it is not being moved")  # noqa: TRY301 - the lock is given up below
-            if move and move.spool != where.spool:
-                raise Elsewhere(_elsewhere(move, where))  # noqa: TRY301 - as above
+            _check(move, entry.state.held, where, resumes=resumes)
         except BaseException:
             locked.release()
             raise
@@ -160,6 +158,15 @@ class Leaving:
     def release(self) -> None:
         with suppress(OSError):
             self.locked.release()
+
+
+def _check(move: Event | None, held: str, where: Greeting, *, resumes: bool) -> None:
+    if (move is None and resumes) or (move and move.event == Kind.ARRIVING):
+        raise NotMovable(held or "it is not being moved")
+    if move and not resumes:
+        raise Between(held)
+    if move and move.spool != where.spool:
+        raise Between(_elsewhere(move, where))
 
 
 def _elsewhere(move: Event, where: Greeting) -> str:

@@ -23,7 +23,7 @@ from mailer.mail.clock import Clock
 from mailer.mail.reply import printable
 from mailer.spool.changes import Change, make_all_durable
 from mailer.spool.entry import Corrupt
-from mailer.spool.handover.leaving import Elsewhere, Leaving, NotMovable
+from mailer.spool.handover.leaving import Between, Leaving, NotMovable
 from mailer.spool.handover.wire import (
     ANSWERS,
     DATA,
@@ -126,7 +126,7 @@ class Mover:
                 others.append(Outcome(spot, Result.GONE, "it was moved or removed"))
             except Busy:
                 others.append(Outcome(spot, Result.BUSY, "a runner has claimed it"))
-            except Elsewhere as error:
+            except Between as error:
                 others.append(Outcome(spot, Result.WAITING, str(error)))
             except (NotMovable, Unsafe, Corrupt) as error:
                 others.append(Outcome(spot, Result.REFUSED, str(error)))
