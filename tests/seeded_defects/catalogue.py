@@ -389,8 +389,8 @@ DEFECTS = (
         "move-resumed-elsewhere",
         "a message whose move is resumed with another spool is sent by two",
         "spool/handover/leaving.py",
-        "            if move and move.spool != where.spool:",
-        "            if move and move.spool == where.spool is None:",
+        "    if move and move.spool != where.spool:",
+        "    if move and move.spool == where.spool is None:",
         ("spool/test_handover_resumed.py",),
     ),
     Defect(
