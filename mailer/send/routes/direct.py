@@ -18,7 +18,6 @@ from mailer.send.resolver import LookupFailed, NoSuchName, Resolver
 from mailer.send.routes.mx import MAX_HOSTS, PATIENCE, Rules, Shuffle, Undeliverable, addresses, exchangers
 from mailer.send.routes.route import OnCommit, OnTrouble
 from mailer.send.routes.tls_demand import STARTTLS, demand_of
-from mailer.send.smtp.client import Letter
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
 from mailer.send.trouble import HopTrouble, without_account
@@ -195,8 +194,10 @@ class DirectRoute:
     async def _send(
         self, hop: Hop, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
     ) -> list[Outcome]:
-        letter, message_id = Letter(outgoing, recipients), outgoing.claim.entry.block.id
-        async with self._pool.session(hop, outgoing.on_wait, message_id, letter) as session:
+        # Without a letter, so behind no dot: a server that ends the connection over it makes a message
+        # uncertain. That is worth a try with a provider, but not with the servers of many strangers.
+        message_id = outgoing.claim.entry.block.id
+        async with self._pool.session(hop, outgoing.on_wait, message_id) as session:
             outcomes = await session.transact(
                 outgoing, recipients, lambda accepted: on_commit(accepted, session.label)
             )
