@@ -189,6 +189,7 @@ _IMPORTED_LATE = (
     "traceback",
     "mailer.cli.dry_run",
     "mailer.cli.route.direct",
+    "mailer.config.amount_checks",
     "mailer.config.local_checks",
     "mailer.maillog.traces",
     "mailer.send.heartbeat",

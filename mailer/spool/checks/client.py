@@ -225,9 +225,11 @@ class SecondProcess:
 
     def _line(self, deadline: float) -> bytes:
         assert self._process.stdout
+        answered = select.poll()  # select(2) takes no descriptor beyond 1023.
+        answered.register(self._process.stdout, select.POLLIN)
         while b"\n" not in self._read:
             left = deadline - monotonic()
-            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
+            if left <= 0 or not answered.poll(left * 1000):
                 raise TimeoutError(errno.ETIMEDOUT, f"no answer within {_PATIENCE:.0f} s")
             if not (more := self._process.stdout.read(_LONGEST)):
                 raise ChildProcessError(errno.ECHILD, "the second process ended")
