@@ -1,6 +1,7 @@
 """Messages in every state, put there by the spool's own moves, for the commands to tell the truth about."""
 
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,11 @@ class Queue:
 
     def __init__(self, path: Path) -> None:
         self.spool = Spool.open(path, create=True)
+        self._end = weakref.finalize(self, self.spool.close)
+
+    def close(self) -> None:
+        """Close the spool. Otherwise that happens when this object goes: few tests have a reason to."""
+        self._end()
 
     def new(
         self, *to: str, sender: str = "app@example.com", body: bytes = BODY, received: float | None = None

@@ -7,6 +7,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -96,8 +97,10 @@ class Cron:
         def tell(_level: Level, text: str, fields: Mapping[str, Any]) -> None:
             self.logged.append(f"{text} {dict(fields)}")
 
-        with Spool.open(self.spool, create=True) as spool:
-            ledger = Ledger(partial(spool.directory, LOG), lambda _error: None)
+        with (
+            Spool.open(self.spool, create=True) as spool,
+            closing(Ledger(partial(spool.directory, LOG), lambda _error: None)) as ledger,
+        ):
             log = MailLog(lambda: self.now, tell, ledger)
             async with open_runner(self._config, spool, log, self._clocks(), hostname="me.example") as runner:
                 await runner.once(asyncio.Event(), 60.0)

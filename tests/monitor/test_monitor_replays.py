@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlencode
@@ -53,13 +54,14 @@ def test_a_slow_command_is_not_killed_but_ends_and_logs_its_copy(tmp_path: Path)
 
 
 @pytest.fixture
-def context(relay: Relay) -> MonitorContext:
+def context(relay: Relay) -> Iterator[MonitorContext]:
     """A monitor that cannot start `mailer-send`."""
-    spool = Queue(relay.spool).spool
+    queue = Queue(relay.spool)
+    spool = queue.spool
     log = MailLog(time.time, lambda *_: None)
     config = Config(show_content=True)
     argv = (sys.executable, "-m", "mailer", "spool", "replay", "--config", str(relay.config))
-    return MonitorContext(
+    yield MonitorContext(
         config=config,
         spool=spool,
         log=log,
@@ -71,6 +73,7 @@ def context(relay: Relay) -> MonitorContext:
         limits=LimitsView(lambda: ()),
         token=Secret(ADMIN_TOKEN),
     )
+    queue.close()
 
 
 def answer(routes: tuple[Route, ...], asked: Asked, path: str) -> Answer:

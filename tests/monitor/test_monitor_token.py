@@ -28,7 +28,7 @@ def failed(open_relay: Relay) -> Iterator[str]:
     message = states.new("secret-address@example.net")
     states.fail(message, "550 no", "secret-address@example.net")
     yield message
-    states.spool.close()
+    states.close()
 
 
 def stranger(port: int, path: str, method: str = "GET") -> Answer:

@@ -30,7 +30,7 @@ class Pair:
         queue.hold(self.held, "asked the customer first")
         queue.fail(self.failed, "550 5.1.1 unknown", to)
         queue.abandon(self.dead)
-        queue.spool.close()
+        queue.close()
         self.names = {self.new, self.late, self.held, self.failed, self.dead}
         self.before = walk(self.source)
         self.sent: Counter[str] = Counter()
