@@ -168,11 +168,11 @@ def worst(checks: dict[str, Check]) -> Status:
 def _receiver(reading: Reading, _: Config) -> Check:
     if reading.receivers is None or reading.receivers:
         return Check(Status.OK, "not known" if reading.receivers is None else "it runs")
+    # The service manager may hold its sockets, and start it with the next connection.
+    then = "clients wait at its socket or are refused; start it"
     if reading.received:
-        return Check(Status.FAILING, "mailer serve has ended: no mail is accepted; start it")
-    return Check(
-        Status.DEGRADED, "mailer serve does not run: no mail is accepted over SMTP or HTTP; start it"
-    )
+        return Check(Status.FAILING, f"mailer serve has ended: {then}")
+    return Check(Status.DEGRADED, f"mailer serve does not run: {then}")
 
 
 def _disk_space(reading: Reading, config: Config) -> Check:

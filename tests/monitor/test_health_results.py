@@ -159,7 +159,7 @@ def test_a_receiver_that_has_ended_is_failing(relay: Relay) -> None:
     assert (before["status"], before["checks"]["receiver"]["status"]) == ("degraded", "degraded")
     assert with_it["status"] == "ok"
     assert (after.status, after.json["checks"]["receiver"]["status"], ready.status) == (503, "failing", 503)
-    assert "mailer serve has ended: no mail is accepted" in page
+    assert "mailer serve has ended: clients wait at its socket or are refused" in page
 
 
 def test_mail_that_waits_during_a_pause_is_not_denied(relay: Relay) -> None:
