@@ -29,8 +29,9 @@ _BEGINNING = 8 * 1024
 """Octets of a damaged message that are searched for its Subject and Message-ID."""
 _SAME_KEY = "its Idempotency-Key came again"
 _SAME_DROP = "this drop was submitted before"
-_PIECE = 64 * 1024
-"""Octets buffered before a write: it needs fewer hops to a thread, and small messages need none."""
+_PIECE = 128 * 1024
+"""Octets buffered before a write: it needs fewer hops to a thread, and small messages need none. As many as
+`Incoming` writes without another copy."""
 
 Answer = Callable[[Reply | Exception], None]
 

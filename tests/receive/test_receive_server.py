@@ -378,7 +378,7 @@ def test_a_defect_at_the_end_of_a_session_ends_it_alone(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", ["DATA", "BDAT"])
 def test_a_client_that_sends_large_pieces_or_meets_a_slow_disk_does_not_stall(tmp_path, monkeypatch, command):
     """Its clock is set forward by more than half of what it may take, after and within each write."""
-    pieces, piece = 4, (b"x" * 78 + b"\r\n") * 1024
+    pieces, piece = 4, (b"x" * 78 + b"\r\n") * 2048
     written = threading.Semaphore(0)
     with running(tmp_path, replace(OPEN, stall_timeout=1000, data_timeout=2500)) as receiver:
         loop, clock, ahead = receiver.loop, receiver.loop.time, 0
@@ -387,7 +387,7 @@ def test_a_client_that_sends_large_pieces_or_meets_a_slow_disk_does_not_stall(tm
 
         def slow(incoming, data):
             nonlocal ahead
-            if len(data) < 64 * 1024:
+            if len(data) < 128 * 1024:
                 write(incoming, data)  # The rest, by the loop itself.
                 return
             ahead += 3000

@@ -81,8 +81,12 @@ class Input:
 
     def read(self, most: int | None = None) -> bytes:
         """Return the buffered octets, at most `most` of them."""
-        data = bytes(self._buffer[:most])
-        del self._buffer[:most]
+        if most is None or most >= len(self._buffer):
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        else:
+            data = bytes(self._buffer[:most])
+            del self._buffer[:most]
         if self.paused:
             self._resume()
         return data
