@@ -19,11 +19,12 @@ from bench.servers import Again
 from bench.works import Work, works
 
 _HELP = """\
-Measures mailer against Postfix, and beside them Exim, on the same work in one run, taking turns in fresh
-directories: what is done in each second of processor time, which holds on a busy machine as well, and the
-rate. Mailer takes part twice: how far the two lie apart is how little a difference may mean. Then the
-machine's own limits; with --growth also how our figures change with the depth of the queue and the number of
-clients. Prints Markdown; progress goes to standard error. It needs root, as Postfix does.
+Measures mailer against Postfix, and beside them Exim, OpenSMTPD, dma and nullmailer where they do the work
+and do not need minutes for it, on the same work in one run, taking turns in fresh directories: what is done
+in each second of processor time, which holds on a busy machine as well, and the rate. Mailer takes part
+twice: how far the two lie apart is how little a difference may mean. Then the machine's own limits; with
+--growth also how our figures change with the depth of the queue and the number of clients. Prints Markdown;
+progress goes to standard error. It needs root, as Postfix does.
 """
 _EXAMPLES = """\
 examples:

@@ -1,7 +1,8 @@
-"""The contestants: each in a fresh directory, with the least that it needs, none with a sync switched off.
+"""Ours and Postfix as contestants, and what every contestant can be asked to do.
 
-`accepting` means the same for all: mail is taken and kept and nothing is sent yet, so that taking is measured
-alone. Postfix's way to do so is its `hold` queue, which costs it less than to defer.
+Each works in a fresh directory, with the least that it needs, none with a sync switched off. `accepting`
+means the same for all: mail is taken and kept and nothing is sent yet, so that taking is measured alone.
+Postfix's way to do so is its `hold` queue, which costs it less than to defer.
 """
 
 import subprocess
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.namespaced import Exim
 from testbed.opendkim import OpenDkim
 from testbed.ports import LOOPBACK
 from testbed.postfix import Postfix
@@ -54,12 +54,14 @@ class Took:
     """Of all its processes."""
 
 
-class Server(ABC):
-    """One server in one directory, for one measurement."""
+class Contestant:
+    """One program in one directory, for one measurement."""
 
     name = ""
     traceable = True
     """By strace and as one tree of processes."""
+    most = 1_000_000
+    """Messages that it is given to send, at most; it is slower with more, or takes all of the machine."""
 
     def __init__(self, directory: Path, *, login: bool = False, sign: bool = False, onward: int = 0) -> None:
         """
@@ -70,6 +72,10 @@ class Server(ABC):
             onward: the port on loopback that takes the mail.
         """
         self.directory, self.login, self.sign, self.onward = directory, login, sign, onward
+
+
+class Accepting(Contestant, ABC):
+    """One that takes mail by SMTP."""
 
     @abstractmethod
     def accepting(self, under: Sequence[str] = ()) -> AbstractContextManager[Running]:
@@ -84,17 +90,25 @@ class Server(ABC):
         """Take mail and pass it on while a block runs."""
 
 
-class Queueing(Server):
+class Sending(Contestant, ABC):
     """One whose queue can be filled first and sent afterwards."""
+
+    @abstractmethod
+    def fill(self, messages: int) -> None:
+        """Put messages into the queue."""
+
+    @abstractmethod
+    def deliver(self, sink: Sink, messages: int, runners: int = 1) -> Took:
+        """Send a queue that `fill` made; what it took from the command to the last arrival."""
+
+
+class Queueing(Accepting, Sending):
+    """One that does both, and whose queue can be looked at."""
 
     def fill(self, messages: int) -> None:
         """Put messages into the queue, by submission."""
         with self.accepting() as running:
             Load(messages, reuse=True, login=LOGIN if self.login else None).submit(running.port)
-
-    @abstractmethod
-    def deliver(self, sink: Sink, messages: int, runners: int = 1) -> Took:
-        """Send a queue that `fill` made; what it took from the command to the last arrival."""
 
     @abstractmethod
     def list_into(self, file: Path) -> Took:
@@ -253,30 +267,8 @@ class OfPostfix(Queueing):
         return sum(file.is_file() for place in places for file in (self.postfix.queue / place).rglob("*"))
 
 
-class OfExim(Server):
-    """It runs in a mount namespace, into which strace does not follow."""
-
-    name = "Exim"
-    traceable = False
-
-    @contextmanager
-    def accepting(self, under: Sequence[str] = ()) -> Iterator[Running]:
-        assert not under
-        with Exim(self.onward, keep=True) as process:
-            yield Running(process.port, process.pid)
-
-    @contextmanager
-    def relaying(self) -> Iterator[Running]:
-        with Exim(self.onward) as process:
-            yield Running(process.port, process.pid)
-
-
 def _timed(argv: Sequence[str], output: Path, env: Mapping[str, str] | None = None) -> Took:
     with output.open("wb") as file:
         began, before = time.perf_counter(), reaped_seconds()
         subprocess.run(argv, stdout=file, env=env, check=True)
         return Took(time.perf_counter() - began, reaped_seconds() - before)
-
-
-US_AND_POSTFIX: tuple[type[Server], ...] = (Mailer, OfPostfix, Again)
-EVERYBODY: tuple[type[Server], ...] = (*US_AND_POSTFIX, OfExim)

@@ -16,7 +16,8 @@ from testbed.ports import free_port
 from bench.costs import peak_memory, syncs, traced
 from bench.deep import fill_postfix, fill_retry
 from bench.load import RECIPIENT, Load, Sink
-from bench.servers import EVERYBODY, LOGIN, US_AND_POSTFIX, Mailer, OfPostfix, Queueing, Server, Took
+from bench.others import ACCEPTING, SENDING, US_AND_POSTFIX
+from bench.servers import LOGIN, Accepting, Contestant, Mailer, OfPostfix, Queueing, Sending, Took
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Sample:
         return cls(amount / took.seconds, took.processor / amount, memory)
 
 
-Measure = Callable[[type[Server], Path], Sample]
+Measure = Callable[[type[Contestant], Path], Sample]
 
 
 @contextmanager
@@ -55,9 +56,10 @@ class Accept:
     load: Load
     watch_memory: bool = False
 
-    def __call__(self, kind: type[Server], parent: Path) -> Sample:
+    def __call__(self, kind: type[Contestant], parent: Path) -> Sample:
         with directory_in(parent) as directory:
             server = kind(directory, login=self.load.login is not None)
+            assert isinstance(server, Accepting)
             with (
                 server.accepting() as running,
                 peak_memory(running.pid, wanted=self.watch_memory) as peak,
@@ -78,10 +80,11 @@ class Durability:
 
     load: Load
 
-    def __call__(self, kind: type[Server], parent: Path) -> Sample:
+    def __call__(self, kind: type[Contestant], parent: Path) -> Sample:
         with directory_in(parent) as directory:
             summary = directory / "syscalls"
             server = kind(directory, login=self.load.login is not None)
+            assert isinstance(server, Accepting)
             with server.accepting(under=traced(summary)) as running:
                 self.load.submit(running.port)
             return Sample(0, syncs=syncs(summary) / self.load.messages)
@@ -96,13 +99,14 @@ class Deliver:
     """Of ours; the others have one queue manager."""
     sign: bool = False
 
-    def __call__(self, kind: type[Server], parent: Path) -> Sample:
+    def __call__(self, kind: type[Contestant], parent: Path) -> Sample:
         with directory_in(parent) as directory, Sink(directory) as sink:
             server = kind(directory, sign=self.sign, onward=sink.port)
-            assert isinstance(server, Queueing)
-            server.fill(self.messages)
-            runners = self.runners if issubclass(kind, Mailer) else 1
-            return Sample.of(self.messages, server.deliver(sink, self.messages, runners))
+            assert isinstance(server, Sending)
+            messages = min(self.messages, server.most)
+            server.fill(messages)
+            runners = self.runners if isinstance(server, Mailer) else 1
+            return Sample.of(messages, server.deliver(sink, messages, runners))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +117,10 @@ class EndToEnd:
     sign: bool = False
     watch_memory: bool = False
 
-    def __call__(self, kind: type[Server], parent: Path) -> Sample:
+    def __call__(self, kind: type[Contestant], parent: Path) -> Sample:
         with directory_in(parent) as directory, Sink(directory) as sink:
             server = kind(directory, login=self.load.login is not None, sign=self.sign, onward=sink.port)
+            assert isinstance(server, Accepting)
             with (
                 server.relaying() as running,
                 peak_memory(running.pid, wanted=self.watch_memory) as peak,
@@ -136,7 +141,7 @@ class Listing:
 
     messages: int
 
-    def __call__(self, kind: type[Server], parent: Path) -> Sample:
+    def __call__(self, kind: type[Contestant], parent: Path) -> Sample:
         with directory_in(parent) as directory:
             # Into a file: what a reader does with it is not measured.
             printed = directory / "listing"
@@ -170,7 +175,7 @@ class Work:
     """The ratio to Postfix that is to be reached."""
     rest: Measure | None = None
     """Measures once what would disturb the clock: memory, or system calls."""
-    contestants: tuple[type[Server], ...] = US_AND_POSTFIX
+    contestants: tuple[type[Contestant], ...] = US_AND_POSTFIX
 
 
 def works(scale: float) -> tuple[Work, ...]:
@@ -188,10 +193,10 @@ def works(scale: float) -> tuple[Work, ...]:
     queue = max(20, int(8000 * scale))
     return (
         Work("accept, a connection each", "messages", Accept(new), 2.0, Durability(few)),
-        Work("accept, connections reused", "messages", Accept(reused), 3.0, Durability(few), EVERYBODY),
+        Work("accept, connections reused", "messages", Accept(reused), 3.0, Durability(few), ACCEPTING),
         Work("accept, a connection each, login", "messages", Accept(new_login), 2.0),
         Work("accept, connections reused, login", "messages", Accept(reused_login), 3.0),
-        Work("deliver, one runner", "messages", Deliver(queue), 3.0),
+        Work("deliver, one runner", "messages", Deliver(queue), 3.0, None, SENDING),
         Work("deliver, two runners", "messages", Deliver(queue, runners=2), 4.0),
         Work("end to end, a connection each", "messages", EndToEnd(new), 2.5),
         Work("end to end", "messages", EndToEnd(reused), 2.5, EndToEnd(reused, watch_memory=True)),

@@ -8,6 +8,7 @@ places hold what it wants; nothing outside changes.
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -93,7 +94,7 @@ class _Namespaced(ABC):
     def __init__(self, onward: int, *, keep: bool = False) -> None:
         """
         Args:
-            onward: the port on loopback that everything is passed on to.
+            onward: the port on loopback that everything is passed on to; 0: one where nothing listens.
             keep: take mail and queue it, but pass nothing on.
 
         Raises:
@@ -106,8 +107,7 @@ class _Namespaced(ABC):
         self.unpacked = TESTBED / self.package
         if not self.unpacked.exists():
             raise MissingToolError(self.package)
-        # A port where nothing listens will do for those that cannot be told to wait.
-        self.onward = free_port() if keep else onward
+        self.onward = onward or free_port()
         self._keep = keep
         self._base: Path | None = None
         self._process: ServerProcess | None = None
@@ -217,6 +217,12 @@ class OpenSmtpd(_Namespaced):
 
     package = "opensmtpd"
 
+    def resume(self) -> None:
+        """Pass on what was kept, and what comes."""
+        # As the unpacked program would, were it setgid.
+        inside = [program("nsenter"), f"--mount=/proc/{self.pid}/ns/mnt", f"--setgid={_USERS['opensmtpq']}"]
+        subprocess.run([*inside, "/usr/sbin/smtpctl", "resume", "mta"], check=True, capture_output=True)
+
     def configure(self, base: Path) -> str:
         (base / "smtpd.conf").write_text(_OPENSMTPD.format(host=LOOPBACK, port=self.port, onward=self.onward))
         (base / "smtpd.conf").chmod(0o600)
@@ -227,4 +233,4 @@ mkdir -p {base}/spool/smtpd; chmod 755 {base}/spool; chmod 711 {base}/spool/smtp
 mount --bind {base}/spool /var/spool
 mount -t tmpfs -o mode=755 tmpfs $(readlink -f /var/run)  # its control socket: one for each of us
 mount -t tmpfs -o mode=755 tmpfs /var/lib; mkdir -p /var/lib/opensmtpd/empty
-exec /usr/sbin/smtpd -d -f {base}/smtpd.conf"""
+exec /usr/sbin/smtpd -d {"-P mta " if self._keep else ""}-f {base}/smtpd.conf"""
