@@ -1,6 +1,7 @@
 """Peer addresses: whether a peer is on this host, and which addresses limits count as one peer."""
 
 import ipaddress
+from functools import lru_cache
 
 from mailer.mail.host_name import is_loopback
 
@@ -15,6 +16,7 @@ def is_local(peer: str) -> bool:
     return peer.partition(":")[0] == UNIX or is_loopback(peer)
 
 
+@lru_cache(maxsize=256)
 def source(peer: str) -> str:
     """Return the key by which limits count a peer: its address, or the /64 network of an IPv6 address.
 
