@@ -6,7 +6,6 @@ a second From can slip through. Everything here is linear in the header, and the
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Collection
 from functools import lru_cache
 
@@ -101,32 +100,23 @@ def counts(header: bytes, names: Collection[bytes]) -> dict[bytes, int]:
     """
     if len(header) > MAX_HEADER:
         raise HeaderTooLarge
-    lines = b"\n" + header.lower()
-    # Measured: 3 us for a usual header, against 20 us with the pattern. The pattern is needed when the header
-    # has longer names that begin with one of these, or blanks before a colon.
-    if lines.count(b"\n") <= MAX_FIELDS and (plain := _plain_counts(lines, names)) is not None:
-        return plain
-    found = _NAMES.findall(lines)
-    if len(found) > MAX_FIELDS:
+    lines = header.lower().split(b"\n")
+    if len(lines) > MAX_FIELDS and len(_NAMES.findall(header)) > MAX_FIELDS:
         raise HeaderTooLarge
-    every = Counter(found)
-    return {name: every[name] for name in names}
-
-
-def _plain_counts(lines: bytes, names: Collection[bytes]) -> dict[bytes, int] | None:
-    """Count fields whose colon directly follows the name; None: some line needs the pattern."""
-    counts = dict.fromkeys(names, 0)
-    for name in names:
-        if count := lines.count(b"\n" + name):
-            if lines.count(b"\n" + name + b":") != count:
-                return None
-            counts[name] = count
-    return counts
+    found = dict.fromkeys(names, 0)
+    for line in lines:
+        # Obsolete syntax (RFC 5322 4.5.3) allows blanks before the colon.
+        name, colon, _ = line.partition(b":")
+        if colon and (name := name.rstrip(b" \t")) in found:
+            found[name] += 1
+    return found
 
 
 def first(header: bytes, name: bytes) -> bytes | None:
     """Return the first of `values`, or None if the field is missing."""
-    found = _fields((name,)).search(header)
+    # Measured: 0.5 us to skip to the first line that may be the field, and 4 us if the pattern has to.
+    start = (b"\n" + header.lower()).find(b"\n" + name)
+    found = _fields((name,)).search(header, start) if start >= 0 else None
     return found.group(1).removesuffix(b"\r\n") if found else None
 
 
