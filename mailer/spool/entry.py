@@ -49,8 +49,8 @@ needs less."""
 _LARGEST_JOURNAL = 256 * 1024 * 1024
 """Bytes. Runners give up a message at an eighth of it (`send.journal_bound`); earlier versions did not."""
 
-_UNSAFE = compile_late(r"[\x00-\x09\x0b-\x1f\x7f]")
-"""Control characters except LF, which is checked by counting."""
+_UNSAFE = compile_late(r"[\x00-\x1f\x7f]")
+"""Control characters."""
 _PATH = compile_late(r'<((?:"(?:[^"\\]|\\.)*"|[^">])*)>(?: (.*))?')
 
 
@@ -108,11 +108,10 @@ def encode_block(block: Block, length: int = 0) -> bytes:
         f"Spool-Sender: <{envelope.sender}>",
         *map(_recipient_line, envelope.recipients),
     ]
-    text = "\n".join(lines)
-    if _UNSAFE.search(text) or text.count("\n") != len(lines) - 1:
-        bad = next(line for line in lines if "\n" in line or _UNSAFE.search(line))
+    # Nearly every block is printable, and that takes a fifth of the time to find out.
+    if not "".join(lines).isprintable() and (bad := next(filter(_UNSAFE.search, lines), "")):
         raise ValueError(f"a control character in {bad.partition(':')[0]}")
-    return text.replace("\n", "\r\n").encode() + b"\r\n" + _LENGTH_FIELD + _length(length)
+    return b"%s\r\n%s%s" % ("\r\n".join(lines).encode(), _LENGTH_FIELD, _length(length))
 
 
 def with_length(block: bytes, length: int) -> bytes:
