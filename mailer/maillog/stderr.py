@@ -56,13 +56,10 @@ def logfmt(text: str, fields: Fields) -> str:
     """Format a text and `key=value` pairs, quoted where a parser needs it; empty values are left out."""
     pairs = []
     for key, value in fields.items():
-        if value not in _EMPTY:
+        if value:
             bare = isinstance(value, str) and _BARE.fullmatch(value)
             pairs.append(f"{key}={value if bare else _value(value)}")
     return " ".join([printable(text, _LONGEST), *pairs] if text else pairs)
-
-
-_EMPTY: tuple[object, ...] = ("", None, (), False)
 
 
 # Values that need neither escapes nor quotes, as most do; this one match is faster than the other checks.
@@ -89,7 +86,7 @@ def as_json(severity: Level, text: str, fields: Fields, now: float) -> str:
     known = {"at": clock.rfc3339(now), "level": severity.name.lower()}
     if text:
         known["text"] = text
-    filled = {key: _plain(value) for key, value in (known | dict(fields)).items() if value not in _EMPTY}
+    filled = {key: _plain(value) for key, value in (known | dict(fields)).items() if value}
     return msgspec.json.encode(filled).decode()
 
 
