@@ -17,6 +17,7 @@ SHARES = len(_DIGITS)
 _LENGTH = 26
 _ID = compile_late(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
 _PAIRS = [a + b for a in _DIGITS for b in _DIGITS]
+_DIGIT_OF_OCTET = _DIGITS.encode() * 8
 
 Random = Callable[[int], bytes]
 
@@ -24,9 +25,9 @@ Random = Callable[[int], bytes]
 def new_id(now: float, random: Random = os.urandom) -> str:
     """Return a new id for a message that arrives at `now`, in seconds since the epoch."""
     milliseconds = int(now * 1000) & (1 << 48) - 1
-    value = milliseconds << 80 | int.from_bytes(random(10))
-    # Two digits per step: 13 look-ups instead of 26.
-    return "".join([_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)])
+    # Two digits per step for the time; for the rest, each octet gives one digit by its five lowest bits.
+    time = "".join([_PAIRS[milliseconds >> shift & 1023] for shift in range(40, -1, -10)])
+    return time + random(16).translate(_DIGIT_OF_OCTET).decode()
 
 
 def is_id(name: str) -> bool:
