@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from mailer.receive.listen.certificate import Certificate
 from mailer.receive.settings import Offers, Settings
 from mailer.receive.space import Space
@@ -32,8 +34,7 @@ class ReceiverContext:
 _USUAL = Offers()
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(msgspec.Struct, frozen=True):
     """The client at the other end of a connection."""
 
     peer: str

@@ -222,7 +222,8 @@ class Server:
 
     def _serve(self, connection: socket.socket, peer: str, *, endpoint: Endpoint) -> None:
         # Read from the current settings: a network that is no longer trusted must lose access at a reload.
-        user = user_at(peer, self._context.settings.trusted.get(endpoint, ()))
+        trusted = self._context.settings.trusted
+        user = user_at(peer, trusted.get(endpoint, ())) if trusted else ""
         client = Client(peer, local=is_local(peer), network_user=user, offers=endpoint.offers)
         self._begin(connection, client, tls=endpoint.tls)
 
@@ -260,8 +261,9 @@ class Server:
     def _connect(
         self, session: Session, connection: socket.socket, tls_context: ssl.SSLContext | None
     ) -> asyncio.Task[object]:
-        task: asyncio.Task[object] = asyncio.ensure_future(
-            asyncio.get_running_loop().connect_accepted_socket(
+        loop = session.loop
+        task: asyncio.Task[object] = loop.create_task(
+            loop.connect_accepted_socket(
                 lambda: session,
                 connection,
                 ssl=tls_context,

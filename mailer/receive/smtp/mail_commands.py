@@ -59,7 +59,9 @@ class MailCommands(Connection):
             self._store, self.settings = self._context.store, self._context.settings
             self._login.reconfigure(self._context)
             self._intake = Intake(self, self._context, self._conclude)
-        self._transaction = self._new_transaction(self.settings)
+            self._transaction = self._new_transaction(self.settings)
+        elif self._transaction.begun:
+            self._transaction = self._new_transaction(self.settings)
         self._stage = self._outside
 
     def _new_transaction(self, settings: Settings) -> Transaction:

@@ -31,6 +31,11 @@ class Transaction:
         """When the client wants the first delivery attempt, in seconds since the epoch; 0: immediately."""
 
     @property
+    def begun(self) -> bool:
+        """Whether MAIL was accepted."""
+        return self._mail is not None
+
+    @property
     def sender(self) -> str:
         return self._sender
 
