@@ -72,8 +72,8 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         """Whether to close once the running command has returned; no further command is served."""
         self.ended = self.loop.create_future()
         """Done when the session has ended and an unfinished message has been dropped."""
-        self._takes: Callable[[], bool] = self._serve_command
-        """Consumes the input at present, see `read_by`."""
+        self._takes: Callable[[], bool] | None = None
+        """Consumes the input at present, see `read_by`; None: the command reader does."""
         self._holds = 1
         """How many holds are in force. The first lasts until `connection_made`."""
         self._serving = False
@@ -84,7 +84,8 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         and suspended while the client waits for this server."""
         self._stream: asyncio.Transport | None = None
         self._on_end = on_end
-        self._unsent = bytearray()
+        self._unsent = b""
+        """Replies to be written. Usually there is one, which `+=` then takes over without a copy."""
         self._writable = True
         """Whether the transport accepts replies: False while the client does not read them."""
         self._stopping = False
@@ -254,7 +255,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self._fail(error)
             self.go_on()
             return
-        if self._takes == self._serve_command:
+        if self._takes is None:
             self.timer.arm(self.settings.idle_timeout)
         self.release()
 
@@ -265,7 +266,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             takes: takes what it can use from `input`, and returns whether to call it again immediately; False
                 means that it needs more input.
         """
-        self._takes = takes or self._serve_command
+        self._takes = takes
         if takes is None:
             self.timer.arm(self.settings.idle_timeout)
 
@@ -284,8 +285,8 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
     def _write(self) -> None:
         if self._unsent:
             if self._stream is not None:
-                self._stream.write(bytes(self._unsent))
-            self._unsent.clear()
+                self._stream.write(self._unsent)
+            self._unsent = b""
 
     async def read_line(self) -> bytes:
         """Return the next line with its line end.
@@ -386,7 +387,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self._fail(error)
         except BaseException:
             # The process is ending: send nothing more, and let no waiter wait for this session.
-            self._unsent.clear()
+            self._unsent = b""
             self._close()
             raise
         if self.closing and not self._holds:
@@ -397,9 +398,10 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
     def _serve_input(self) -> None:
         most = _MAX_UNSENT if self._trusted else _MAX_UNSENT_BEFORE_LOGIN
         while not (self._holds or self.closing) and self._writable:
-            if self._stopping and self._takes == self._serve_command:
+            takes = self._takes
+            if takes is None and self._stopping:
                 raise Stopping
-            if not self._takes():
+            if not (self._serve_command() if takes is None else takes()):
                 self._write()
                 if self._stream is None or self.input.ended:
                     raise PeerGone
@@ -421,7 +423,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self.serve(line)
         # False would write the replies and read on. Not while a command holds the session: after the 220 to
         # STARTTLS nothing may be read before the handshake. A new reader (`read_by`) may need no more input.
-        return self.input.pending or self._holds > 0 or self.closing or self._takes != self._serve_command
+        return self._holds > 0 or self.closing or self._takes is not None or self.input.pending
 
     def _fail(self, error: BaseException) -> None:
         """End the session because of an error, and cancel all holds."""
@@ -460,9 +462,12 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
 
     def _close(self) -> None:
         if self._stream is not None:
-            self._stream.write(bytes(self._unsent))
-            self._stream.close()
-            self.timer.arm(_LINGER)
+            stream = self._stream
+            stream.write(self._unsent)
+            stream.close()
+            # TLS waits for the client's last words; otherwise a transport without unsent octets is gone soon.
+            if self.tls or stream.get_write_buffer_size():
+                self.timer.arm(_LINGER)
         self.ended.set_result(None)
         if self._stream is None:
             self._on_end(self)

@@ -9,6 +9,7 @@ import re
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from mailer.config.receiving import Offer
 from mailer.mail.reply import Reply
@@ -27,6 +28,9 @@ _MAX_COMMAND = 512
 # (RFC 4954), ENVID and ORCPT 100 and 500 (RFC 3461), HOLDUNTIL 34 (RFC 4865),
 # and a little for RET and NOTIFY.
 _LONGER_COMMANDS = {b"MAIL": _MAX_COMMAND + 740, b"RCPT": _MAX_COMMAND + 600, b"AUTH": MAX_RESPONSE + 32}
+
+# As numbers: CPython searches for these at once, and for octets in `bytes` only after a TypeError.
+_CR, _NUL = 0x0D, 0x00
 
 _MAX_UNKNOWN = 6
 """Unknown commands at which the session ends."""
@@ -61,13 +65,13 @@ class Session(MailCommands):
     def serve(self, line: bytes) -> None:
         # Programs disagree on whether a bare CR or LF ends a line, and whether NUL ends a string.
         command = line[:-2]
-        if not line.endswith(b"\r\n") or b"\r" in command or b"\0" in command:
+        if not line.endswith(b"\r\n") or _CR in command or _NUL in command:
             self.send_reply(replies.BAD_LINE)
             return
         verb, _, argument = command.partition(b" ")
         verb = verb.upper()
         method = _VERBS.get(verb)
-        if len(line) > _LONGER_COMMANDS.get(verb, _MAX_COMMAND):
+        if len(line) > _MAX_COMMAND and len(line) > _LONGER_COMMANDS.get(verb, _MAX_COMMAND):
             self.send_reply(replies.LINE_TOO_LONG)
         elif method is None:
             self._unrecognised(verb)
@@ -111,25 +115,12 @@ class Session(MailCommands):
     @syntax("EHLO host")
     def smtp_EHLO(self, hostname: str) -> None:
         if self._introduce(hostname, extended=True):
-            lines = [
-                f"{self.settings.hostname} {self.settings.identity}".rstrip(),
-                "PIPELINING",
-                f"SIZE {self.settings.max_message_size}",
-                "8BITMIME",
-                "SMTPUTF8",
-                "ENHANCEDSTATUSCODES",
-                "DSN",
-                "CHUNKING",
-            ]
-            if most := self.settings.max_future_release:
-                # RFC 4865 3: the maximum in seconds, and as a time.
-                last = datetime.fromtimestamp(int(self._store.clock()) + most, UTC)
-                lines.append(f"FUTURERELEASE {most} {last:%Y-%m-%dT%H:%M:%SZ}")
-            if self._certificate is not None and not self.tls:
-                lines.append("STARTTLS")
-            if self._may_log_in:
-                lines.append(" ".join(("AUTH", *self._login.mechanisms)))
-            self.send_reply(Reply(250, (*lines, "HELP")))
+            name = f"{self.settings.hostname} {self.settings.identity}".rstrip()
+            ahead = self.settings.max_future_release
+            last = int(self._store.clock()) + ahead if ahead else 0
+            starttls = ("STARTTLS",) if self._certificate is not None and not self.tls else ()
+            auth = ("AUTH", *self._login.mechanisms) if self._may_log_in else ()
+            self.send_reply(_extensions(name, self.settings.max_message_size, ahead, last, starttls, auth))
 
     @syntax("HELO host")
     def smtp_HELO(self, hostname: str) -> None:
@@ -211,6 +202,40 @@ class Session(MailCommands):
             self.send_reply(replies.NO_ARGUMENT)
         else:
             self.close_with(replies.BYE)
+
+
+# Built once a second, and not for each connection.
+@lru_cache(maxsize=16)
+def _extensions(
+    name: str, size: int, ahead: int, last: int, starttls: tuple[str, ...], auth: tuple[str, ...]
+) -> Reply:
+    """Return the reply to EHLO.
+
+    Args:
+        name: this server's name, and the word by which a runner recognises it.
+        size: the largest message, in octets.
+        ahead: how far ahead mail may be scheduled, in seconds; 0: not at all.
+        last: the same as a time, in seconds since the epoch.
+        starttls: that keyword, or nothing.
+        auth: AUTH with its mechanisms, or nothing.
+    """
+    lines = [
+        name,
+        "PIPELINING",
+        f"SIZE {size}",
+        "8BITMIME",
+        "SMTPUTF8",
+        "ENHANCEDSTATUSCODES",
+        "DSN",
+        "CHUNKING",
+    ]
+    if ahead:
+        # RFC 4865 3: the maximum in seconds, and as a time.
+        lines.append(f"FUTURERELEASE {ahead} {datetime.fromtimestamp(last, UTC):%Y-%m-%dT%H:%M:%SZ}")
+    lines += starttls
+    if auth:
+        lines.append(" ".join(auth))
+    return Reply(250, (*lines, "HELP"))
 
 
 # Collected once for the class; aiosmtpd does this for every connection.
