@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import msgspec
@@ -135,8 +136,7 @@ def become_owner(path: Path, *, http: bool = False, events: bool = False) -> Non
     owner = _Owner.of(path)
     if owner is None:
         return
-    for name in (*_IMPORTED_LATE, *(_FOR_HTTP if http else ()), *(_FOR_EVENTS if events else ())):
-        import_module(name)
+    _import_ahead(owner, *_IMPORTED_LATE, *(_FOR_HTTP if http else ()), *(_FOR_EVENTS if events else ()))
     os.environ.update(owner.home)
     os.setgroups(owner.groups)
     os.setgid(owner.gid)
@@ -150,6 +150,13 @@ def acting_as_owner(path: Path) -> Iterator[None]:
     if owner is None:
         yield
         return
+    _import_ahead(owner, *_IMPORTED_LATE)
+    with _acting_as(owner):
+        yield
+
+
+@contextmanager
+def _acting_as(owner: "_Owner") -> Iterator[None]:
     mine = os.getgroups(), os.getegid()
     os.setgroups(owner.groups)
     os.setegid(owner.gid)
@@ -162,9 +169,33 @@ def acting_as_owner(path: Path) -> Iterator[None]:
         os.setgroups(mine[0])
 
 
+def _import_ahead(owner: "_Owner", *names: str) -> None:
+    """Import modules now, as root, if the owner could not import them later."""
+    with _acting_as(owner):
+        if all(os.access(file, os.R_OK, effective_ids=True) for file in _python()):
+            return
+    for name in names:
+        import_module(name)
+
+
+def _python() -> Iterator[str]:
+    """Yield the files of the modules that are loaded, and one of each package that may be loaded later."""
+    for module in tuple(sys.modules.values()):
+        if file := getattr(module, "__file__", None):
+            yield file
+    for name in _PACKAGES:
+        if (spec := PathFinder.find_spec(name)) and spec.origin:
+            yield spec.origin
+
+
+_PACKAGES = ("aiohttp", "cryptography", "dkim", "dns", "filelock", "idna")
+"""The packages of others that the modules below import."""
+
+
 _IMPORTED_LATE = (
     "_strptime",
     "concurrent.futures.thread",
+    "ctypes",
     "encodings.ascii",
     "encodings.big5",
     "encodings.cp1251",
@@ -184,13 +215,19 @@ _IMPORTED_LATE = (
     "idna",
     "ipaddress",
     "shlex",
+    "signal",
     "ssl",
     "subprocess",
     "traceback",
     "mailer.cli.dry_run",
     "mailer.cli.route.direct",
     "mailer.config.amount_checks",
+    "mailer.config.api_checks",
+    "mailer.config.dkim_checks",
     "mailer.config.local_checks",
+    "mailer.config.oauth_checks",
+    "mailer.config.route_checks",
+    "mailer.config.users",
     "mailer.maillog.traces",
     "mailer.send.heartbeat",
     "mailer.send.replies.ourselves",
@@ -205,8 +242,8 @@ _IMPORTED_LATE = (
     "mailer.spool.flock",
     "mailer.spool.state.suppression",
 )
-"""Modules that are otherwise imported on first use. The spool's owner may be unable to read root's Python
-(pyenv and pipx install in /root), so they are imported before root becomes the owner."""
+"""Modules that are otherwise imported on first use. If the spool's owner cannot read root's Python (pyenv and
+pipx install in /root), they are imported before root becomes the owner, which takes a quarter of a second."""
 
 
 _FOR_HTTP = (

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ from testbed.relay import Relay
 
 pytestmark = only_root("only root can become another user")
 LATE_IMPORTS = Path(__file__).parents[1] / "late_imports.py"
+MODULES = """
+import atexit, sys
+atexit.register(lambda: print(*sys.modules, file=sys.stderr))
+from mailer.cli import main
+main()
+"""
 
 
 @pytest.fixture
@@ -50,10 +57,14 @@ def test_root_leaves_no_file_of_its_own_in_another_users_spool(open_directory: P
     assert len(relay.delivered()) == 2
 
 
-def test_nothing_is_imported_once_root_has_become_the_owner(open_directory: Path) -> None:
+def test_nothing_is_imported_once_root_has_become_an_owner_who_cannot_read_python(
+    open_directory: Path, tmp_path: Path
+) -> None:
     """Root's own Python may lie in /root: a module that is needed later would be missing in mid-run."""
     late = open_directory / "late"
-    under = (sys.executable, str(LATE_IMPORTS), str(late))
+    roots = tmp_path / LATE_IMPORTS.name  # pytest's directories are for their user alone
+    shutil.copy(LATE_IMPORTS, roots)
+    under = (sys.executable, str(roots), str(late))
     zone = {("one.test", "MX"): ["10 mx.one.test."], ("mx.one.test", "A"): ["127.0.0.11"]}
     with Internet.of(zone) as internet, Server(auth="PLAIN LOGIN CRAM-MD5") as provider:
         internet.server("127.0.0.11", {"rcpt": "550 5.1.1 no such user"})
@@ -79,6 +90,22 @@ def test_nothing_is_imported_once_root_has_become_the_owner(open_directory: Path
             assert done.returncode == 0 or command == "doctor", (command, done.stderr)
     assert late.read_text() == ""
     assert {session.commands[1][:4] for session in provider.sessions} == {b"AUTH"}
+
+
+def test_root_imports_no_more_than_needed_if_the_owner_can_read_python(open_directory: Path) -> None:
+    relay = Relay(open_directory)
+    Queue(relay.spool).new()
+    give_away(relay.spool)
+    as_owner = [
+        sys.executable,
+        "-c",
+        "import mailer.cli.setup, aiohttp, cryptography, dkim, dns, filelock, idna",
+    ]
+    readable = subprocess.run(as_owner, check=False, user=NOBODY.pw_uid, capture_output=True).returncode == 0
+    argv = [sys.executable, "-c", MODULES, "spool", "ls", "--config", str(relay.config)]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    assert "bob@example.net" in done.stdout
+    assert ("mailer.send.run" in done.stderr.split()) != readable
 
 
 def everything_on(internet: Internet, provider: Server, directory: Path) -> dict[str, Any]:
