@@ -1,8 +1,8 @@
 """The host's clocks. Only `cli` reads them; the rooms below it get them as arguments."""
 
-import ctypes
 import time
 
+from mailer.ground.libc import libc
 from mailer.mail.clock import Clocks
 from mailer.spool.syscalls import boot_id
 
@@ -36,5 +36,7 @@ def synchronized() -> bool | None:
 
     After the clock has been set the answer is no, until the NTP daemon reports it as synchronized again.
     """
-    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_STRUCT_TIMEX))
+    import ctypes  # noqa: PLC0415 - asked only while the clock is in doubt
+
+    state = libc.adjtimex(ctypes.create_string_buffer(_STRUCT_TIMEX))
     return None if state < 0 else state != _UNSYNCHRONIZED

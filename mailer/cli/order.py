@@ -1,11 +1,11 @@
 """The parsed command line of `mailer-send`."""
 
-from typing import NamedTuple
+import msgspec
 
 ONCE, WATCH, DRY_RUN = "once", "watch", "dry-run"
 
 
-class Order(NamedTuple):
+class Order(msgspec.Struct, frozen=True):
     """What `mailer-send` is to do: a single run, a runner that watches, or a dry run."""
 
     mode: str

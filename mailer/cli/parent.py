@@ -1,8 +1,9 @@
 """End a child process with its parent: `mailer up` leaves no orphans, even when it is killed."""
 
-import ctypes
 import os
 import signal
+
+from mailer.ground.libc import last_error, libc
 
 _PR_SET_PDEATHSIG = 1
 
@@ -20,9 +21,8 @@ def end_with(parent: int | None) -> None:
     """
     if parent is None:
         return
-    libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        code = ctypes.get_errno()
+        code = last_error()
         raise OSError(code, os.strerror(code))
     if os.getppid() != parent:
         # The parent died before prctl was called.

@@ -1,7 +1,6 @@
 """Output to a reader that may close the pipe before the end."""
 
 import os
-import signal
 from typing import TextIO
 
 
@@ -11,6 +10,8 @@ def end_with_the_pipe() -> None:
     Commands that change something must not use this but `tell`. Programs with sockets must not either: the
     signal would kill them when a client closes its connection.
     """
+    import signal  # noqa: PLC0415 - commands that change something, and programs, do without
+
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 

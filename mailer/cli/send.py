@@ -16,6 +16,7 @@ from mailer.cli.options import (
 )
 from mailer.cli.order import DRY_RUN, ONCE, WATCH, Order
 from mailer.cli.program import run
+from mailer.cli.without_gc import without_gc
 
 
 def main() -> NoReturn:
@@ -65,7 +66,8 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         raise click.UsageError("--limit cannot be used with --watch")
     if as_json and order.mode != DRY_RUN:
         raise click.UsageError("--json is for --dry-run only")
-    from mailer.cli import sending  # noqa: PLC0415 - --help and a wrong option need none of it
+    with without_gc():
+        from mailer.cli import sending  # noqa: PLC0415 - --help and a wrong option need none of it
 
     if order.mode == DRY_RUN:
         return sending.dry_run(order.limit, as_json=as_json)

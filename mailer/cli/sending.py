@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.hangup import postpone
 from mailer.cli.order import ONCE, WATCH, Order
 from mailer.cli.program import system_words
 from mailer.cli.service_manager import ServiceManager
@@ -52,6 +51,8 @@ def run(order: Order, parent: int | None, *, verbose: bool) -> Exit:
     """
     outlet.install()
     if order.mode == WATCH:
+        from mailer.cli.hangup import postpone  # noqa: PLC0415 - only for --watch
+
         postpone()
     manager = ServiceManager.of(os.environ)
     loaded = _configuration()

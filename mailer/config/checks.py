@@ -10,17 +10,15 @@ from types import ModuleType
 
 import msgspec
 
-from mailer.config import dkim_checks, file_checks, provider_checks, route_checks
+from mailer.config import file_checks, provider_checks
 from mailer.config.hops import IpVersion
 from mailer.config.load import Loaded
 from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
-from mailer.config.oauth_checks import bad_url
 from mailer.config.permissions import chmod, others_can_read
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.receiving import ListenerTls, Offer, RewriteFrom
 from mailer.config.secrets import FromCommand, Secret, SecretError
 from mailer.config.trust import owners_of
-from mailer.config.users import read_users
 from mailer.mail.address import check_address
 from mailer.mail.host_name import is_loopback
 from mailer.mail.lazy_pattern import compile_late
@@ -58,9 +56,9 @@ def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
         *_bounce(loaded.config),
         *_name_servers(loaded.config),
         *_source_addresses(loaded.config),
-        *dkim_checks.refusals(loaded.config),
+        *_signing(loaded.config),
         *provider_checks.refusals(loaded.config),
-        *route_checks.refusals(loaded.config),
+        *_routing(loaded.config),
         *_on_event(loaded.config),
         *_suppress_unknown(loaded.config),
     )
@@ -89,15 +87,15 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_bounce(config),
         *_name_servers(config),
         *_source_addresses(config),
-        *dkim_checks.refusals(config),
+        *_signing(config),
         *provider_checks.refusals(config),
-        *route_checks.refusals(config),
+        *_routing(config),
         *_providers(config),
         *provider_checks.warnings(config),
-        *route_checks.warnings(config),
+        *_unused_routes(config),
         *_references(config),
         *_guessable_login(config),
-        *dkim_checks.missing_keys(config),
+        *_missing_keys(config),
         *_open_login(config),
         *_routes(config),
         *_admin_token(config),
@@ -140,6 +138,8 @@ def _login(config: Config, *, run_commands: bool = True) -> Iterator[Problem]:
 
 
 def _has_users(config: Config) -> bool:
+    from mailer.config.users import read_users  # noqa: PLC0415 - as in `_local`
+
     try:
         return bool(read_users(config.users_file, owners_of(config.spool_dir)))
     except (OSError, ConfigError):
@@ -188,6 +188,38 @@ def _networks() -> ModuleType:
     from mailer.config import networks  # noqa: PLC0415 - as above
 
     return networks
+
+
+def _signing(config: Config) -> Iterator[Problem]:
+    """Yield reasons why mail cannot, or must not, be signed as configured."""
+    if config.dkim.enabled:
+        from mailer.config import dkim_checks  # noqa: PLC0415 - most hosts leave it to their provider
+
+        yield from dkim_checks.refusals(config)
+
+
+def _missing_keys(config: Config) -> Iterator[Problem]:
+    """Yield keys that do not exist (yet); mail waits for them."""
+    if config.dkim.enabled:
+        from mailer.config import dkim_checks  # noqa: PLC0415 - as above
+
+        yield from dkim_checks.missing_keys(config)
+
+
+def _routing(config: Config) -> Iterator[Problem]:
+    """Yield rules that are invalid."""
+    if config.routes:
+        from mailer.config import route_checks  # noqa: PLC0415 - few hosts have any
+
+        yield from route_checks.refusals(config)
+
+
+def _unused_routes(config: Config) -> Iterator[Problem]:
+    """Yield rules that no mail can reach, and rules whose provider is not in use."""
+    if config.routes:
+        from mailer.config import route_checks  # noqa: PLC0415 - as above
+
+        yield from route_checks.warnings(config)
 
 
 def _listeners(config: Config) -> Iterator[Problem]:
@@ -400,8 +432,11 @@ def _on_event(config: Config) -> Iterator[Problem]:
         yield Problem(
             told.secret.key, f"is needed: it signs what the webhook gets; make one with: {NEW_PASSWORD}"
         )
-    if told.webhook.reference is None and not told.webhook.empty and (why := bad_url(told.webhook.reveal())):
-        yield Problem(told.webhook.key, why)
+    if told.webhook.reference is None and not told.webhook.empty:
+        from mailer.config.oauth_checks import bad_url  # noqa: PLC0415 - as in `_local`
+
+        if why := bad_url(told.webhook.reveal()):
+            yield Problem(told.webhook.key, why)
     yield from file_checks.program("$.onEvent.command", told.command, config)
 
 

@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import msgspec
 
@@ -39,7 +39,7 @@ class Unfit:
 UNFIT: Final = Unfit()
 
 
-class _Unit(NamedTuple):
+class _Unit(msgspec.Struct, frozen=True):
     read: Callable[[object], float]
     expected: str
     number: type

@@ -13,11 +13,8 @@ _NO_URL = "is not a URL; write it as https://host.example.com/path"
 _BLANKS = compile_late(r"\s")
 
 
-def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
+def refusals(provider: Provider, auth: OAuth2) -> Iterator[tuple[str, str]]:
     """Yield (key below the provider, message) for everything that prevents getting a token."""
-    auth = provider.oauth
-    if auth is None:
-        return
     if not provider.username:
         yield "username", "is needed: the mailbox that the token is for"
     elif auth.username not in {"", provider.username}:
@@ -33,12 +30,6 @@ def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
         yield "auth.scope", "is needed: the permissions to request, as the provider documents them"
     if auth.expires and auth.ends is None:
         yield "auth.expires", 'is not a date: write it as "2027-01-31"'
-
-
-def warnings(provider: Provider) -> Iterator[tuple[str, str]]:
-    """Yield (key, message) for settings without effect."""
-    if provider.oauth and not provider.password.empty:
-        yield "password", "has no effect: with auth of type oauth2 a password is never sent; remove it"
 
 
 def _addresses(auth: OAuth2) -> Iterator[tuple[str, str]]:

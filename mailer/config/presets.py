@@ -6,7 +6,8 @@ for Server to Server Applications", "Choose Gmail API scopes".
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from mailer.config.hops import Api
 from mailer.config.oauth import Grant, Preset
@@ -19,7 +20,7 @@ _GMAIL_API_SCOPE = "https://www.googleapis.com/auth/gmail.send"
 TENANT = compile_late(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
-class _Cloud(NamedTuple):
+class _Cloud(msgspec.Struct, frozen=True):
     """The hosts and URLs of one of Microsoft's clouds, which have separate accounts."""
 
     smtp: str

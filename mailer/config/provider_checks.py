@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from mailer.config import api_checks, oauth_checks
+import msgspec
+
 from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.config.own_name import own_name
@@ -22,8 +22,7 @@ _STARTTLS = frozenset({25, 587, 2525})
 _HOST = compile_late(r"[A-Za-z0-9_.-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
+class _Written(msgspec.Struct, frozen=True):
     """A provider that is used, and the place of its keys in the file."""
 
     provider: Provider
@@ -49,23 +48,36 @@ def refusals(config: Config) -> Iterator[Problem]:
                 yield Problem(each.key(key), f"is not an address: {error}")
         if provider.rewrite_from is not RewriteFrom.KEEP and not provider.sender:
             yield Problem(each.key("sender"), "is needed for rewriteFrom: it is the address that From shows")
-        for key, why in oauth_checks.refusals(provider):
+        for key, why in _interface_refusals(provider):
             yield Problem(each.key(key), why)
-        for key, why in api_checks.refusals(provider):
-            yield Problem(each.key(key), why)
+
+
+def _interface_refusals(provider: Provider) -> Iterator[tuple[str, str]]:
+    """Yield (key below the provider, message) for a provider with OAuth 2.0, or with an HTTP API."""
+    # Imported here because most providers have neither, and cron starts the runner each minute.
+    if provider.oauth:
+        from mailer.config import oauth_checks  # noqa: PLC0415
+
+        yield from oauth_checks.refusals(provider, provider.oauth)
+    if provider.api or provider.api_url:
+        from mailer.config import api_checks  # noqa: PLC0415
+
+        yield from api_checks.refusals(provider)
 
 
 def warnings(config: Config) -> Iterator[Problem]:
     """Yield settings of providers, and of our EHLO name, that will probably not work as intended."""
     for each in _written(config):
-        if why := _bad_host(each.provider.host):
+        provider = each.provider
+        if why := _bad_host(provider.host):
             yield Problem(each.key("host"), why)
         else:
             yield from _itself(config, each)
         yield from _wrong_port(each)
         yield from _unsignable(config, each)
-        for key, told in oauth_checks.warnings(each.provider):
-            yield Problem(each.key(key), told)
+        if provider.oauth and not provider.password.empty:
+            told = "has no effect: with auth of type oauth2 a password is never sent; remove it"
+            yield Problem(each.key("password"), told)
     yield from _bad_names(config)
 
 

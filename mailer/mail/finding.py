@@ -1,7 +1,8 @@
 """Findings: the results of single checks that `mailer doctor` and `mailer dkim check` print."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Grade(StrEnum):
@@ -18,8 +19,7 @@ class Grade(StrEnum):
     """The check was not made; `Finding.found` says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """The result of one check."""
 
     about: str

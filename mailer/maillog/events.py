@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from operator import attrgetter
-from typing import NamedTuple
 
 import msgspec
 
@@ -33,7 +32,7 @@ Sink = Callable[[Level, str, Fields], None]
 """Called with the severity, the text (empty for an event, whose fields say everything), and the fields."""
 
 
-class Times(NamedTuple):
+class Times(msgspec.Struct, frozen=True):
     """The times of a message in one attempt, in seconds since the epoch."""
 
     received: float

@@ -19,7 +19,6 @@ import contextlib
 import io
 import os
 import select
-import signal
 import stat
 import sys
 import threading
@@ -295,6 +294,8 @@ def _await_room(fd: int, patience: float | None = None) -> None:
 
 def _start(work: Callable[[], None]) -> threading.Thread | None:
     """Start a daemon thread that gets no signals; return None if the system refuses a thread."""
+    import signal  # noqa: PLC0415 - its tables take 1 ms to build, and threads are rare here
+
     thread = threading.Thread(target=work, name="stderr", daemon=True)
     # The thread inherits the mask: a signal delivered to it would not end a sigwait(3) in another thread.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

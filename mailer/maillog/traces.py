@@ -165,13 +165,12 @@ def text(directory: OpenDirectory, name: str) -> str:
         return found
 
 
-def forget(directory: OpenDirectory, before: float) -> None:
-    """Delete the traces that were written before a time, as far as they can be listed and deleted."""
-    with suppress(OSError), directory() as fd:
-        for name in _names(fd):
-            if _moment(name) < before:
-                with suppress(OSError):
-                    os.unlink(name, dir_fd=fd)
+def forget(directory: int, before: float) -> None:
+    """Delete the traces that were written before a time, as far as they can be deleted; raises OSError."""
+    for name in _names(directory):
+        if _moment(name) < before:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=directory)
 
 
 def _names(fd: int, now: float | None = None) -> list[str]:

@@ -7,9 +7,9 @@ a list of the local ones. To allow another one, run `mailer doctor` and a power 
 `LOCAL`.
 """
 
-import ctypes
 import os
 
+from mailer.ground.libc import libc as _libc
 from mailer.spool.syscalls import Mount, mount_at, mount_of
 
 _DISK, _MEMORY, _STACKED, _FOREIGN, _READ_ONLY = range(5)
@@ -125,8 +125,6 @@ _MAGIC = {
 }
 """Types by statfs(2), for a system without /proc and for mounts that are not listed there."""
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 def filesystem_of(fd: int) -> Mount:
     """Return the filesystem of an open file or directory, from its mount or else from statfs(2).
@@ -152,5 +150,7 @@ def refusal(kind: str) -> str:
 
 def _magic_of(fd: int) -> int:
     """Return f_type, the first word of struct statfs on every Linux; 0 if the call fails."""
+    import ctypes  # noqa: PLC0415 - only for a mount that is not listed
+
     state = (ctypes.c_long * 32)()  # struct statfs has 120 octets.
     return int(state[0]) & 0xFFFFFFFF if _libc.fstatfs(fd, state) == 0 else 0

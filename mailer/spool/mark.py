@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 
+from mailer.mail.lazy_pattern import compile_late
+
 MARK = ".mailer-spool"
 _TEXT = (
     b"This directory is a spool of mailer, which makes, tightens and removes things in it. See README.md.\n"
@@ -22,7 +24,7 @@ _TOGETHER = ("new", "cur", "tmp", "retry", "failed")
 _HARMLESS = {"README.md", ".gitignore", "lost+found"}
 """Names that do not keep a directory from becoming a spool: from a clone of our source, or a mount point."""
 _README = b"# What you see in here\n"
-_IDENTITY = re.compile(rb"^Spool: ([0-9a-f]{32})$", re.MULTILINE)
+_IDENTITY = compile_late(rb"^Spool: ([0-9a-f]{32})$", re.MULTILINE)
 _LONGEST = 4096
 _NEW = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -1,22 +1,20 @@
 """System calls that Python's `os` lacks, and fallbacks for filesystems that lack them too."""
 
-import ctypes
 import errno
 import os
 import re
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
+
+from mailer.ground.libc import last_error
+from mailer.ground.libc import libc as _libc
 
 _RENAME_NOREPLACE = 1
 _FALLOC_KEEP_SIZE = 1
 _SYNC_FILE_RANGE_WRITE = 2
-_SYNCFS_REPORTS = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2]) >= (5, 8)
-"""Whether syncfs(2) reports failed writes; before Linux 5.8 it returned success."""
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-_libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 
 
 def rename_exclusive(directory: int, source: str, target: str) -> None:
@@ -54,7 +52,7 @@ def rename_without_replacing(directory: int, source: str, target: str) -> None:
     old = source.encode() if source.isascii() else os.fsencode(source)
     new = target.encode() if target.isascii() else os.fsencode(target)
     if _libc.renameat2(directory, old, directory, new, _RENAME_NOREPLACE) != 0:
-        code = ctypes.get_errno()
+        code = last_error()
         raise OSError(code, os.strerror(code), source, None, target)
 
 
@@ -71,7 +69,7 @@ def reserve(fd: int, offset: int, length: int) -> bool:
     while code == errno.EINTR:
         if _libc.fallocate(fd, _FALLOC_KEEP_SIZE, offset, length) == 0:
             return True
-        code = ctypes.get_errno()
+        code = last_error()
     if code not in _UNSUPPORTED:
         raise OSError(code, os.strerror(code))
     return False
@@ -128,10 +126,16 @@ def sync_filesystem(fd: int) -> bool:
     It returns False if it failed, or if the kernel does not report failures (before Linux 5.8): the caller
     then syncs each file and directory.
     """
-    return _SYNCFS_REPORTS and _libc.syncfs(fd) == 0
+    return _syncfs_reports() and bool(_libc.syncfs(fd) == 0)
 
 
-class Mount(NamedTuple):
+@cache
+def _syncfs_reports() -> bool:
+    """Return whether syncfs(2) reports failed writes; before Linux 5.8 it returned success."""
+    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2]) >= (5, 8)
+
+
+class Mount(msgspec.Struct, frozen=True):
     """A filesystem as listed in /proc/self/mountinfo."""
 
     kind: str = ""

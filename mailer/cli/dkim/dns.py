@@ -4,11 +4,11 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
+from msgspec.structs import asdict, replace
 
 from mailer.cli.dkim.key_options import chosen, domain_option, key_file, selector_option, surroundings
 from mailer.cli.exits import Exit, Failure

@@ -7,8 +7,9 @@ Files in `corrupt/` have been dealt with; only their status (mode, owner, links)
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import inf
+
+import msgspec
 
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.ids import is_id
@@ -46,8 +47,7 @@ _FITS = {
 any point, and the next runner does what the journal says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One inconsistency."""
 
     path: str

@@ -4,10 +4,11 @@ A notification is only a hint. Names may be missed (the kernel's queue overflows
 notify), so callers still scan from time to time.
 """
 
-import ctypes
 import os
 import struct
 
+from mailer.ground.libc import last_error
+from mailer.ground.libc import libc as _libc
 from mailer.spool.ids import is_id
 from mailer.spool.layout import Place, Spool
 
@@ -19,8 +20,6 @@ _IN_Q_OVERFLOW = 0x4000
 _EVENT = struct.Struct("iIII")
 _READ = 64 * 1024
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 class Arrivals:
     """Watches `new/`; `fd` becomes readable when a message has arrived."""
@@ -29,10 +28,10 @@ class Arrivals:
         """Start watching; raises OSError if the kernel's limit of watches is reached."""
         self.fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self.fd < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            raise OSError(last_error(), os.strerror(last_error()))
         with spool.directory(Place.NEW.value) as new:
             if _libc.inotify_add_watch(self.fd, f"/proc/self/fd/{new}".encode(), _HEARD) < 0:
-                code = ctypes.get_errno()
+                code = last_error()
                 self.close()
                 raise OSError(code, os.strerror(code))
 

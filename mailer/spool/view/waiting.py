@@ -3,9 +3,10 @@
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+
+import msgspec
 
 from mailer.mail import clock
 from mailer.mail.finding import Finding, Grade
@@ -58,8 +59,7 @@ def _sending(spool: Spool, now: float) -> Finding:
     return judge(_signs(spool, now), str(spool.path))
 
 
-@dataclass(frozen=True, slots=True)
-class Signs:
+class Signs(msgspec.Struct, frozen=True):
     """Signs of whether a runner is active. A message that is ready and not taken says more than a process."""
 
     late: float
