@@ -16,7 +16,7 @@ from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.send.backoff import Backoff
 from mailer.send.routes.directions import Directions, Way, keeps_mail, mail_of
-from mailer.send.routes.plan import held_in_doubt, target_name
+from mailer.send.routes.hops import held_in_doubt, target_name
 from mailer.send.staging import Staging
 from mailer.spool import words
 from mailer.spool.due import due_buckets

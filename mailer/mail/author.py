@@ -7,6 +7,8 @@ list of mailboxes is `None`.
 
 import re
 
+from mailer.mail.lazy_pattern import compile_late
+
 # Characters that may not occur in an atom, or in an unquoted display name. The sets are negated because
 # compiling positive ones takes 10 ms at each start: `re` expands a set that goes up to U+10FFFF.
 _SPECIAL = r'()<>@,;:\\"\[\]\x7f'
@@ -16,7 +18,7 @@ _QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 _LOCAL = rf"(?:[^{_NO_ATOM}]++|{_QUOTED})"
 _ADDRESS = rf"{_LOCAL}@(?:[^{_NO_ATOM}]++|\[[^\[\]\\]*\])"
 _NAME = rf"[^{_NO_NAME}]*+(?:{_QUOTED}[^{_NO_NAME}]*+)*"
-_MAILBOX = re.compile(rf"\s*+(?:(?P<name>{_NAME})<\s*+(?P<angle>{_ADDRESS})\s*+>|(?P<bare>{_ADDRESS}))\s*+")
+_MAILBOX = compile_late(rf"\s*+(?:(?P<name>{_NAME})<\s*+(?P<angle>{_ADDRESS})\s*+>|(?P<bare>{_ADDRESS}))\s*+")
 _MAX_MAILBOXES = 100
 _MAX_OCTETS = 64 * 1024
 """More than `_MAX_MAILBOXES` need. Each quoted string takes 200 octets of memory while a name is parsed."""

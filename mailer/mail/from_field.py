@@ -1,12 +1,11 @@
 """Replace the address in a From field, for `rewriteFrom`."""
 
-import re
-
 from mailer.mail import header
 from mailer.mail.author import mailboxes
+from mailer.mail.lazy_pattern import compile_late
 
 # Finds an address to reply to in a field that is not a plain list of mailboxes (a group, an odd comment).
-_ADDRESS = re.compile(rb"[^\s<>,:;@]@[^\s<>,:;@]")
+_ADDRESS = compile_late(rb"[^\s<>,:;@]@[^\s<>,:;@]")
 
 
 def new_author(head: bytes, address: str, *, reply_to: bool) -> bytes:

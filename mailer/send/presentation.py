@@ -7,8 +7,8 @@ answered with another one, whatever sender it is given.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from mailer.config.hops import Provider
@@ -20,8 +20,7 @@ from mailer.mail.from_field import new_author
 _AUTOMATIC = b"auto-submitted"
 
 
-@dataclass(frozen=True, slots=True)
-class Presentation:
+class Presentation(msgspec.Struct, frozen=True):
     """The changes that a route demands; see the keys of `Provider` with the same names."""
 
     sender: str = ""

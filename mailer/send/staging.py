@@ -4,7 +4,7 @@ Mail that was accepted before the key was set, or came with a spool copied from 
 recipients. Its sender may be a real address too, to which the next server would report a failure.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from mailer.config.model import Config
 from mailer.mail.envelope import Envelope
@@ -17,8 +17,7 @@ _ADVICE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Staging:
+class Staging(msgspec.Struct, frozen=True):
     """The addresses that mail may be sent to, and from."""
 
     addressees: AddressPatterns

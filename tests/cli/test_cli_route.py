@@ -1,6 +1,5 @@
 """`mailer route` says where a mail would go; and that is where `mailer-send` takes it."""
 
-import asyncio
 import json
 import time
 from contextlib import ExitStack
@@ -73,7 +72,7 @@ def test_mail_goes_where_route_says(relay: Relay, seed: int) -> None:
         with Spool.open(relay.spool) as spool:
             explainer = Explainer(load(relay.config, {}).config, spool, time.time())
             for number, message in enumerate(ids):
-                for told in asyncio.run(explainer.explain(queued(spool, message))):
+                for told in explainer.explain(queued(spool, message)):
                     said.add((number, told.address, told.hops[0].name if told.hops else "hold"))
         assert len({way for _, _, way in said}) >= 3
         assert relay.mailer_send().returncode == 0

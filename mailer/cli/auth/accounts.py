@@ -26,7 +26,7 @@ from mailer.mail.reply import printable
 from mailer.oauth.source import TokenSource
 from mailer.oauth.trouble import TokenTrouble
 from mailer.send.checks.provider import check_provider, look_up
-from mailer.send.routes.plan import hop_of
+from mailer.send.routes.hops import hop_of
 from mailer.spool import words
 from mailer.spool.state.token_store import Tokens
 

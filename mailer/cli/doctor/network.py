@@ -26,7 +26,7 @@ from mailer.send.dkim.key_files import KeyFile
 from mailer.send.dkim.signer import Signer
 from mailer.send.resolver import DnsResolver, LookupFailed
 from mailer.send.routes.directions import keeps_mail
-from mailer.send.routes.plan import hop_of, rules_of, tokens_of
+from mailer.send.routes.hops import hop_of, rules_of, tokens_of
 from mailer.send.smtp.hop import Hop
 from mailer.spool.layout import Spool
 from mailer.spool.state import identity, provider_state

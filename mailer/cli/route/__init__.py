@@ -2,10 +2,10 @@
 
 import sys
 import time
-from dataclasses import dataclass
 from typing import BinaryIO
 
 import click
+import msgspec
 
 from mailer.cli import candidates
 from mailer.cli.message_id import MessageId
@@ -24,8 +24,7 @@ _FIELDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """The options of the command line."""
 
     sender: str
@@ -74,8 +73,6 @@ def route(**asked: object) -> None:
     loaded = configuration()
     if problems := refuse_to_send(loaded):
         raise ConfigError(problems)
-    import asyncio  # noqa: PLC0415 - not needed for `--help`
-
     from mailer.cli.route.explanation import Explainer  # noqa: PLC0415 - not needed for `--help`
     from mailer.cli.route.subject import queued, typed  # noqa: PLC0415 - as above
     from mailer.cli.route.text import as_text  # noqa: PLC0415 - as above
@@ -88,7 +85,7 @@ def route(**asked: object) -> None:
             head = order.file.read(MAX_HEADER) if order.file else None
             subject = typed(sender, order.to, order.user, head)
         explainer = Explainer(context.config, context.spool, time.time())
-        for each in asyncio.run(explainer.explain(subject)):
+        for each in explainer.explain(subject):
             sys.stdout.write(json_line(each) if order.as_json else as_text(each))
 
 

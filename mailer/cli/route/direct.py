@@ -4,8 +4,8 @@ from mailer.config.model import Config
 from mailer.config.own_name import own_name
 from mailer.send.resolver import DnsResolver, LookupFailed
 from mailer.send.routes.direct import domain_of, hop_to
+from mailer.send.routes.hops import direct_settings
 from mailer.send.routes.mx import MAX_HOSTS, Undeliverable, exchangers
-from mailer.send.routes.plan import direct_settings
 from mailer.send.routes.tls_demand import demand_of
 from mailer.send.smtp.hop import Hop
 

@@ -1,7 +1,7 @@
 """Explain for `mailer route` the runner's decision for each recipient, and the terms of each hop."""
 
-import re
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -9,13 +9,13 @@ from mailer.cli.obstacles import current_obstacles
 from mailer.cli.providers.listing import Row, domains, health_words, listing, used_words
 from mailer.cli.route.subject import Subject
 from mailer.config.hops import Provider
-from mailer.config.model import Config
+from mailer.config.model import Config, Dkim
 from mailer.mail.clock import rfc3339
+from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.outcome import Status
-from mailer.send.dkim.signer import NoKey, Signer, SigningError
 from mailer.send.presentation import AS_ACCEPTED, Presentation
 from mailer.send.routes.directions import Directions, Own, Target, Way, keeps_mail, unreachable
-from mailer.send.routes.plan import held_in_doubt, hop_of, leads_to, target_name
+from mailer.send.routes.hops import held_in_doubt, hop_of, leads_to, target_name
 from mailer.send.smtp.hop import Hop, StartTls
 from mailer.send.staging import Staging
 from mailer.send.suppressed import Suppressed
@@ -23,7 +23,10 @@ from mailer.spool.journal import Standing
 from mailer.spool.layout import LOCAL, Spool
 from mailer.spool.view.obstacles import next_attempt
 
-_TAGS = re.compile(rb"\bd=([^;]+);\s+s=([^;]+);")
+if TYPE_CHECKING:
+    from mailer.send.dkim.signer import Signer
+
+_TAGS = compile_late(rb"\bd=([^;]+);\s+s=([^;]+);")
 
 
 class HopDescription(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -85,18 +88,18 @@ class Explainer:
         self._suppressed = Suppressed(config, spool, lambda: now)
         self._keeps = keeps_mail(config)
         signs = config.dkim.enabled and not self._keeps
-        self._signer = Signer(config.dkim, lambda: now) if signs else None
+        self._signer = _signer(config.dkim, now) if signs else None
 
-    async def explain(self, subject: Subject) -> list[Explanation]:
+    def explain(self, subject: Subject) -> list[Explanation]:
         """Explain where a mail would go, for each recipient that is still to be tried."""
         staging = None if self._keeps else Staging.of(self._config)
         objection = staging.objection(subject.envelope) if staging else ""
-        told = [await self._recipient(subject, standing, objection) for standing in subject.standings]
+        told = [self._recipient(subject, standing, objection) for standing in subject.standings]
         if objection or subject.held or not (doubt := held_in_doubt(subject.standings, self._config)):
             return told
         return [msgspec.structs.replace(one, hops=(), reason=f"it would be held: {doubt}") for one in told]
 
-    async def _recipient(self, subject: Subject, standing: Standing, objection: str) -> Explanation:
+    def _recipient(self, subject: Subject, standing: Standing, objection: str) -> Explanation:
         way = self._directions.of(subject.mail, standing.address)
         known = self._is_known(standing)
         hops: tuple[HopDescription, ...]
@@ -111,7 +114,7 @@ class Explainer:
             hops, reason = (), objection or f"it would be held: {unreachable(standing.hop).hold}"
         else:
             shares = [share for group in way.groups for share in group]
-            hops = tuple([await self._hop(*share, subject, standing.address) for share in shares])
+            hops = tuple(self._hop(*share, subject, standing.address) for share in shares)
             reason = objection or way.hold or way.waits
         expected = next_attempt(standing.next, self._obstacles)
         after = "after `mailer spool release`"
@@ -142,14 +145,14 @@ class Explainer:
         first = next(limits, None)
         return f"mail for {first.label}: {self._used[first.label]}" if first else ""
 
-    async def _hop(self, target: Target, weight: int, subject: Subject, address: str) -> HopDescription:
+    def _hop(self, target: Target, weight: int, subject: Subject, address: str) -> HopDescription:
         match target:
             case Own.LOCAL:
                 return HopDescription(
                     name=target.value, kind=LOCAL, relay=LOCAL, sender=subject.envelope.sender
                 )
             case Own.DIRECT:
-                return await self._direct(subject, address)
+                return self._direct(subject, address)
             case Provider():
                 return self._provider(target, weight, subject)
 
@@ -171,10 +174,12 @@ class Explainer:
             trouble=trouble,
         )
 
-    async def _direct(self, subject: Subject, address: str) -> HopDescription:
-        from mailer.cli.route.direct import onward  # noqa: PLC0415 - imports dnspython, for direct delivery only
+    def _direct(self, subject: Subject, address: str) -> HopDescription:
+        import asyncio  # noqa: PLC0415 - for direct delivery only
 
-        hop, hosts, trouble = await onward(self._config, address)
+        from mailer.cli.route.direct import onward  # noqa: PLC0415 - as above; it imports dnspython
+
+        hop, hosts, trouble = asyncio.run(onward(self._config, address))
         keys, unsigned = self._keys(subject, AS_ACCEPTED)
         return HopDescription(
             name=Own.DIRECT.value,
@@ -190,6 +195,8 @@ class Explainer:
         """Sign the header to find the keys that would sign; return them, or why the mail would wait."""
         if self._signer is None or not shown.dkim:
             return (), ""
+        from mailer.send.dkim.signer import NoKey, SigningError  # noqa: PLC0415 - loaded by `_signer`
+
         head = subject.header
         if shown.edits(subject.envelope):
             head = shown.header(head, subject.envelope)
@@ -200,6 +207,12 @@ class Explainer:
         except SigningError as error:
             return (), error.reason
         return tuple(b" ".join(tags).decode() for tags in _TAGS.findall(signatures)), ""
+
+
+def _signer(dkim: Dkim, now: float) -> "Signer":
+    from mailer.send.dkim.signer import Signer  # noqa: PLC0415 - most hosts leave DKIM to their provider
+
+    return Signer(dkim, lambda: now)
 
 
 class _Header:

@@ -1,8 +1,9 @@
 """The mail that `mailer route` explains: described by options, or queued in the spool."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.spool.selection import locate
@@ -16,8 +17,7 @@ from mailer.spool.layout import Spool
 from mailer.spool.view.inspect import View
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """A mail to explain."""
 
     envelope: Envelope

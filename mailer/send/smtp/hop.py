@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from mailer.config.hops import Api
 from mailer.mail.host_name import is_loopback
 from mailer.mail.reply import printable
-from mailer.send.smtp.sasl import Secret, Tokens
 
 if TYPE_CHECKING:
+    from mailer.send.smtp.sasl import Secret, Tokens
     from mailer.spool.state.slots import Slots
 
 
@@ -43,8 +43,8 @@ class Hop:
     verify_name: str = ""
     username: str = ""
     """Empty: do not log in."""
-    password: Secret | None = field(default=None, repr=False, compare=False)
-    tokens: Tokens | None = field(default=None, repr=False, compare=False)
+    password: "Secret | None" = field(default=None, repr=False, compare=False)
+    tokens: "Tokens | None" = field(default=None, repr=False, compare=False)
     """Source of access tokens to log in with; `password` is not used then."""
     auth: str = ""
     """The AUTH mechanism to use, in upper case; empty: any that is offered."""
