@@ -24,7 +24,8 @@ from mailer.receive.server import Server
 from mailer.receive.settings import Address, Settings
 from mailer.receive.space import Space
 from mailer.receive.upload import Store, Upload
-from mailer.receive.users.accounts import Account, Accounts, single_login
+from mailer.receive.users.account import Account
+from mailer.receive.users.accounts import Accounts, single_login
 from mailer.receive.users.auth import Authenticator
 from mailer.receive.users.local_users import LocalUser
 from mailer.receive.users.rates import RateLimiter

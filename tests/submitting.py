@@ -20,7 +20,7 @@ from mailer.cli.submitted import look_up
 from mailer.mail.patterns import AddressPatterns
 from mailer.receive.listen.inherited import HTTP
 from mailer.receive.settings import Endpoint, Settings
-from mailer.receive.users.accounts import Account
+from mailer.receive.users.account import Account
 from mailer.receive.users.auth import Identity
 from mailer.receive.users.hashes import hash_token
 from mailer.spool.layout import Spool

@@ -3,26 +3,27 @@
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
-from click.shell_completion import CompletionItem
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.language import language_option, preferred
 from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe
+from mailer.mail.lazy_pattern import compile_late
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _SHELF = Path(__file__).parents[1] / "guide"
 _DIRECTORIES = {"en": _SHELF, "zh-CN": _SHELF / "zh-CN"}
-_COMMENT = re.compile(r"^<!--.*-->\n+", re.MULTILINE)
+_COMMENT = compile_late(r"^<!--.*-->\n+", re.MULTILINE)
 """For those who edit the file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Guide:
+class Guide(NamedTuple):
     """A guide: a Markdown file named after its topic."""
 
     topic: str
@@ -41,7 +42,9 @@ def guides(language: str) -> list[Guide]:
     ]
 
 
-def _topics(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def _topics(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only for a Tab
+
     return [
         CompletionItem(each.topic, help=each.title)
         for each in guides(preferred())
@@ -74,21 +77,27 @@ def guide(topic: str | None, *, word: str | None, language: str | None, as_json:
     if word is not None:
         found = list(_lines(chosen, word))
         for each, number, line in found:
-            told = {"topic": each.topic, "line": number, "text": line}
-            sys.stdout.write(json_line(told) if as_json else f"{each.topic}:{number}: {line}\n")
+            told: dict[str, object] = {"topic": each.topic, "line": number, "text": line}
+            sys.stdout.write(_json(told) if as_json else f"{each.topic}:{number}: {line}\n")
         return Exit.OK if found else Exit.FINDINGS
     if topic is None:
         for each in chosen:
-            told = {"topic": each.topic, "title": each.title}
-            sys.stdout.write(json_line(told) if as_json else f"{each.topic:16} {each.title}\n")
+            said: dict[str, object] = {"topic": each.topic, "title": each.title}
+            sys.stdout.write(_json(said) if as_json else f"{each.topic:16} {each.title}\n")
     elif as_json:
         [one] = chosen
-        sys.stdout.write(json_line({"topic": one.topic, "title": one.title, "text": one.text}))
+        sys.stdout.write(_json({"topic": one.topic, "title": one.title, "text": one.text}))
     elif sys.stdout.isatty():
         click.echo_via_pager(chosen[0].text)
     else:
         sys.stdout.write(chosen[0].text)
     return Exit.OK
+
+
+def _json(told: dict[str, object]) -> str:
+    from mailer.cli.output import json_line  # noqa: PLC0415 - imports msgspec, which a guide does not need
+
+    return json_line(told)
 
 
 def _chosen(topic: str | None, language: str) -> list[Guide]:

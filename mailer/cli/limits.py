@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from mailer.cli import receiver
+from mailer.cli import rates
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe
@@ -64,12 +64,12 @@ def uses(config: Config, spool: Spool, log: MailLog) -> Sequence[Use] | None:
     """Count the use of each limit, as the receiver does; return None if there are no limits.
 
     Raises:
-        ConfigError, SecretError, OSError: the users file, or the ledger, cannot be read.
+        ConfigError, OSError: the users file, or the ledger, cannot be read.
     """
-    users = receiver.user_list(config, log)
+    users = rates.user_list(config, log, {})
     if not (config.rate_limits.enabled or users.limited):
         return None
-    limiter = RateLimiter(receiver.rules(config, users), time.time, receiver.sent(spool, time.time()))
+    limiter = RateLimiter(rates.rules(config, users), time.time, rates.sent(spool, time.time()))
     return [
         Use(
             who=printable(use.key),

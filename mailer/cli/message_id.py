@@ -1,16 +1,18 @@
 """A click parameter type: a message id, or the beginning of one."""
 
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from mailer.cli.candidates import message_ids
 from mailer.mail.reply import printable
 from mailer.spool.ids import is_prefix
 from mailer.spool.layout import Place
 from mailer.spool.scan import QUEUE
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class MessageId(click.ParamType[str]):
@@ -31,7 +33,9 @@ class MessageId(click.ParamType[str]):
         ctx: click.Context,
         param: click.Parameter,  # noqa: ARG002 - click's signature
         incomplete: str,
-    ) -> list[CompletionItem]:
+    ) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only for a Tab
+
         found = message_ids(ctx, incomplete, self._places or QUEUE, delivered=self._delivered)
         return list(map(CompletionItem, found))
 

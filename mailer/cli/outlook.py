@@ -4,10 +4,16 @@ from functools import partial
 
 from mailer.cli.obstacles import current_obstacles
 from mailer.config.model import Config
-from mailer.send.advice import advise
 from mailer.send.hop_names import named
+from mailer.spool.journal import Standing
 from mailer.spool.layout import Spool
 from mailer.spool.view.verdict import Outlook
+
+
+def _advise(config: Config, standing: Standing) -> str:
+    from mailer.send.advice import advise  # noqa: PLC0415 - reads replies, and most mail has caused none to explain
+
+    return advise(config, standing)
 
 
 def outlook(config: Config, spool: Spool, now: float) -> Outlook:
@@ -17,5 +23,5 @@ def outlook(config: Config, spool: Spool, now: float) -> Outlook:
         max_age=float(config.retry.max_age),
         obstacles=current_obstacles(config, spool, now),
         name=partial(named, config),
-        advise=partial(advise, config),
+        advise=partial(_advise, config),
     )

@@ -4,8 +4,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 
+from mailer.cli.rates import rules, sent, user_list
 from mailer.config import local_ids
 from mailer.config.load import Loaded
 from mailer.config.model import Config
@@ -13,10 +13,8 @@ from mailer.config.networks import network
 from mailer.config.own_name import own_name
 from mailer.config.receiving import Listener, ListenerTls, Offer
 from mailer.config.trust import owners_of
-from mailer.mail import clock
 from mailer.mail.patterns import AddressPatterns
 from mailer.maillog.events import MailLog
-from mailer.maillog.search import Query, find
 from mailer.receive.content.header_policy import ContentPolicy
 from mailer.receive.context import ReceiverContext
 from mailer.receive.listen.certificate import Certificate
@@ -24,14 +22,12 @@ from mailer.receive.listen.inherited import HTTP, SUBMIT
 from mailer.receive.settings import Endpoint, Offers, Settings
 from mailer.receive.space import Space
 from mailer.receive.upload import Store
+from mailer.receive.users.account import Account
 from mailer.receive.users.accounts import Accounts, single_login
 from mailer.receive.users.local_users import LocalUser
-from mailer.receive.users.rates import DAY, Rate, RateLimiter, RateRules, Sent
+from mailer.receive.users.rates import RateLimiter
 from mailer.receive.users.trusted import TrustedNetwork
 from mailer.receive.users.user_list import UserList
-from mailer.spool.layout import LOG, Spool
-
-_ACCEPTED = frozenset({"accepted"})
 
 
 def settings(config: Config, port: int | None) -> Settings:
@@ -121,7 +117,7 @@ def context(
         ConfigError, SecretError, OSError: one of them cannot be used.
     """
     config, log = loaded.config, store.log
-    users = user_list(config, log)
+    users = user_list(config, log, _own_login(config))
     secret = config.default_password.reveal() if config.default_username else ""
     authenticator = Accounts(
         users.accounts,
@@ -164,39 +160,10 @@ def _rates(config: Config, users: UserList, store: Store, old: RateLimiter | Non
     return RateLimiter(new, store.clock, sent(store.spool, store.clock()) if limited else ())
 
 
-def user_list(config: Config, log: MailLog) -> UserList:
-    """Read the users that may log in; raises ConfigError, SecretError, OSError."""
-    own = {}
-    if config.default_username:
-        own[config.default_username] = single_login(config.default_username, config.default_password.reveal())
-    return UserList(
-        config.users_file,
-        own,
-        config.rate_limits,
-        now=time.monotonic,
-        on_trouble=lambda why: log.warning("the users file cannot be used; the old one stays", error=why),
-        owners=owners_of(config.spool_dir),
-    )
-
-
-def rules(config: Config, users: UserList) -> RateRules:
-    limits = config.rate_limits
-    if not limits.enabled:
-        return RateRules(of_user=users.rate, users=users.rates)
-    return RateRules(
-        Rate(limits.max_per_hour, limits.max_per_day),
-        Rate(limits.global_max_per_hour, limits.global_max_per_day),
-        users.rate,
-        users.rates,
-    )
-
-
-def sent(spool: Spool, now: float) -> Iterator[Sent]:
-    """Read from the ledger the messages accepted in the last day, in order of time."""
-    for line, _ in find(partial(spool.directory, LOG), Query(events=_ACCEPTED, since=now - DAY)):
-        # Skip notifications that mailer itself has written about other messages: no user submitted them.
-        if not line.about:
-            yield Sent(clock.seconds(line.at), line.user, line.sender or "")
+def _own_login(config: Config) -> dict[str, Account]:
+    """Return the account of `defaultUsername`, if there is one; raises SecretError."""
+    name = config.default_username
+    return {name: single_login(name, config.default_password.reveal())} if name else {}
 
 
 def certificate(config: Config, log: MailLog) -> Certificate | None:

@@ -7,9 +7,9 @@ which for `config check` is the spool's owner.
 import os
 import shlex
 import socket
-import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mailer.cli.readability import unreadable, user
 from mailer.config import checks
@@ -19,12 +19,13 @@ from mailer.config.problem import ConfigError, Problem
 from mailer.config.trust import Untrusted, open_trusted, owners_of, trusted_directory
 from mailer.config.users import read_users
 from mailer.mail.reply import printable
-from mailer.receive.listen.certificate import load_context
-from mailer.receive.listen.inherited import Inherited
 from mailer.spool.layout import foreign
 
+if TYPE_CHECKING:
+    from mailer.receive.listen.inherited import Inherited
 
-def obstacles(loaded: Loaded, inherited: Sequence[Inherited] = ()) -> tuple[Problem, ...]:
+
+def obstacles(loaded: Loaded, inherited: "Sequence[Inherited]" = ()) -> tuple[Problem, ...]:
     """Return the reasons why the receiver cannot start; if there are none, it can, if its ports are free.
 
     This may run the command that `defaultPassword` names.
@@ -93,6 +94,10 @@ def _certificate(loaded: Loaded) -> Iterator[Problem]:
 
 
 def _pair(certificate: Path, key: Path, config: Config) -> Iterator[Problem]:
+    import ssl  # noqa: PLC0415 - not needed without a certificate
+
+    from mailer.receive.listen.certificate import load_context  # noqa: PLC0415 - as above
+
     try:
         load_context(certificate, key, owners_of(config.spool_dir))
     except ssl.SSLError as error:

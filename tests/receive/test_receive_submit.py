@@ -24,7 +24,7 @@ from mailer.config.model import Config
 from mailer.config.receiving import Listener
 from mailer.mail.patterns import AddressPatterns
 from mailer.receive.settings import Endpoint
-from mailer.receive.users.accounts import Account
+from mailer.receive.users.account import Account
 from mailer.receive.users.auth import Identity
 from mailer.receive.users.local_users import LocalUser, PeerIds, peer_ids, user_of
 from mailer.receive.users.rates import Rate, RateLimiter, RateRules

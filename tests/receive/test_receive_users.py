@@ -20,7 +20,8 @@ from mailer.config.problem import ConfigError
 from mailer.config.receiving import RateLimits
 from mailer.config.users import User, changing_users, read_users
 from mailer.receive.users import hashes
-from mailer.receive.users.accounts import REMEMBER, Account, Accounts, single_login
+from mailer.receive.users.account import Account
+from mailer.receive.users.accounts import REMEMBER, Accounts, single_login
 from mailer.receive.users.auth import Credentials, Identity, NotJudged, plain_credentials
 from mailer.receive.users.failures import MAX_DELAY, MAX_REMOTE_FAILURES, WINDOW, Failures
 from mailer.receive.users.user_list import UserList

@@ -47,7 +47,8 @@ from mailer.receive.listen.inherited import Inherited
 from mailer.receive.listen.sockets import UnsafeSettingsError
 from mailer.receive.settings import Endpoint
 from mailer.receive.space import Space
-from mailer.receive.users.accounts import Account, single_login
+from mailer.receive.users.account import Account
+from mailer.receive.users.accounts import single_login
 from mailer.receive.users.auth import Identity
 from mailer.receive.users.hashes import hash_token
 from mailer.receive.users.rates import Rate, RateLimiter, RateRules

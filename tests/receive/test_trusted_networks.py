@@ -26,7 +26,7 @@ from mailer.mail.patterns import AddressPatterns
 from mailer.receive.listen.inherited import Inherited
 from mailer.receive.settings import Endpoint, Settings
 from mailer.receive.users import hashes
-from mailer.receive.users.accounts import Account
+from mailer.receive.users.account import Account
 from mailer.receive.users.auth import Identity
 from mailer.receive.users.rates import Rate, RateLimiter, RateRules
 from mailer.receive.users.trusted import TrustedNetwork, user_at

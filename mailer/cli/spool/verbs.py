@@ -4,7 +4,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -12,6 +11,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.message_id import MessageId
@@ -60,8 +60,7 @@ _CODES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(msgspec.Struct, frozen=True):
     """An operation that the operator can apply to messages."""
 
     name: str
@@ -76,8 +75,7 @@ class Verb:
     """Whether the messages are to be tried now, so that paused providers are also tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """The arguments and options of the command line."""
 
     ids: tuple[str, ...]

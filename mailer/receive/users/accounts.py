@@ -15,12 +15,12 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import blake2b
 from hmac import compare_digest
 
 from mailer.receive.fair_queue import Turns
 from mailer.receive.users import hashes
+from mailer.receive.users.account import Account
 from mailer.receive.users.auth import Credentials, Identity, NotJudged, Waiter
 
 REMEMBER = 60.0
@@ -34,14 +34,6 @@ _SILENT = "\n"
 """The turn shared by all clients that have closed their sending side; no account has this name."""
 _UNKNOWN = ""
 """The turn shared by all guesses for which no account has a slow hash; no account has this name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A user that may log in, and the hash of the user's password or token."""
-
-    identity: Identity
-    hash: str
 
 
 class Accounts:

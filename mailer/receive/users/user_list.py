@@ -8,7 +8,7 @@ from mailer.config.receiving import RateLimits
 from mailer.config.trust import Owners
 from mailer.config.users import User, read_users
 from mailer.mail.patterns import AddressPatterns
-from mailer.receive.users.accounts import Account
+from mailer.receive.users.account import Account
 from mailer.receive.users.auth import Identity
 from mailer.receive.users.rates import Rate
 

@@ -6,8 +6,8 @@ Each takes the file's lock. For a message that a runner holds this raises `Busy`
 import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from mailer.mail import clock
@@ -34,8 +34,7 @@ class Refused(ValueError):
     """The message's place does not allow the action; the text says so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(msgspec.Struct, frozen=True):
     """An action that is recorded in a message's journal; the lock is held until `finish`."""
 
     locked: LockedMessage
@@ -74,8 +73,7 @@ def _begun(spool: Spool, spot: Spot) -> Iterator[LockedMessage]:
         raise
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
+class Operator(msgspec.Struct, frozen=True):
     """An operator, at the command line or on the admin page."""
 
     spool: Spool

@@ -1,0 +1,49 @@
+"""The rate limits of the configuration and of the users file, for the receiver and for `mailer limits`."""
+
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from mailer.config.model import Config
+from mailer.config.trust import owners_of
+from mailer.mail import clock
+from mailer.maillog.events import MailLog
+from mailer.maillog.search import Query, find
+from mailer.receive.users.account import Account
+from mailer.receive.users.rates import DAY, Rate, RateRules, Sent
+from mailer.receive.users.user_list import UserList
+from mailer.spool.layout import LOG, Spool
+
+_ACCEPTED = frozenset({"accepted"})
+
+
+def user_list(config: Config, log: MailLog, own: Mapping[str, Account]) -> UserList:
+    """Read the users that may log in, besides those in `own`; raises ConfigError, OSError."""
+    return UserList(
+        config.users_file,
+        own,
+        config.rate_limits,
+        now=time.monotonic,
+        on_trouble=lambda why: log.warning("the users file cannot be used; the old one stays", error=why),
+        owners=owners_of(config.spool_dir),
+    )
+
+
+def rules(config: Config, users: UserList) -> RateRules:
+    limits = config.rate_limits
+    if not limits.enabled:
+        return RateRules(of_user=users.rate, users=users.rates)
+    return RateRules(
+        Rate(limits.max_per_hour, limits.max_per_day),
+        Rate(limits.global_max_per_hour, limits.global_max_per_day),
+        users.rate,
+        users.rates,
+    )
+
+
+def sent(spool: Spool, now: float) -> Iterator[Sent]:
+    """Read from the ledger the messages accepted in the last day, in order of time."""
+    for line, _ in find(partial(spool.directory, LOG), Query(events=_ACCEPTED, since=now - DAY)):
+        # Skip notifications that mailer itself has written about other messages: no user submitted them.
+        if not line.about:
+            yield Sent(clock.seconds(line.at), line.user, line.sender or "")
