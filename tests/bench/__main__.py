@@ -12,7 +12,7 @@ from pathlib import Path
 
 from testbed.tools import MissingToolError
 
-from bench import growth, limits, report
+from bench import growth, limits, report, start_up
 from bench.load import Load
 from bench.report import Figures, Row
 from bench.servers import Again
@@ -22,9 +22,9 @@ _HELP = """\
 Measures mailer against Postfix, and beside them Exim, OpenSMTPD, dma and nullmailer where they do the work
 and do not need minutes for it, on the same work in one run, taking turns in fresh directories: what is done
 in each second of processor time, which holds on a busy machine as well, and the rate. Mailer takes part
-twice: how far the two lie apart is how little a difference may mean. Then the machine's own limits; with
---growth also how our figures change with the depth of the queue and the number of clients. Prints Markdown;
-progress goes to standard error. It needs root, as Postfix does.
+twice: how far the two lie apart is how little a difference may mean. Then what starting our commands costs,
+and the machine's own limits; with --growth also how our figures change with the depth of the queue and the
+number of clients. Prints Markdown; progress goes to standard error. It needs root, as Postfix does.
 """
 _EXAMPLES = """\
 examples:
@@ -46,6 +46,10 @@ def main() -> int:
         rows = list(_race(chosen, parent, options.rounds))
         print(report.works_table(rows))
         found["works"] = [row.as_json() for row in rows]
+    if options.only in start_up.NAME:
+        _say(start_up.NAME)
+        found["start_up"] = start_up.above_python(parent, max(1, int(30 * scale)))
+        print(f"\n{start_up.table(found['start_up'])}")
     if not options.only:
         found["limits"] = _limits(parent, scale)
     if options.growth:
