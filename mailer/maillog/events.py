@@ -167,22 +167,21 @@ class MailLog:
             by: the operator that had it made.
         """
         to = tuple(map(_address, envelope.recipients))
-        self._event(
-            Level.INFO,
-            "accepted",
-            id=id,
-            sender=envelope.sender,
-            to=to,
-            redirected=redirected,
-            next=clock.rfc3339(scheduled) if scheduled else "",
-            size=size,
-            user=user,
-            peer=peer,
-            subject=subject,
-            message_id=message_id,
-            replays=replays,
-            by=by,
-        )
+        fields = {
+            "id": id,
+            "sender": envelope.sender,
+            "to": to,
+            "redirected": redirected,
+            "next": clock.rfc3339(scheduled) if scheduled else "",
+            "size": size,
+            "user": user,
+            "peer": peer,
+            "subject": subject,
+            "message_id": message_id,
+            "replays": replays,
+            "by": by,
+        }
+        self._event(Level.INFO, "accepted", fields)
 
     def notified(self, *, id: str, to: tuple[str, ...], notice: str, addressee: str, size: int) -> None:
         """Log that a notification about some recipients of a message is queued.
@@ -194,48 +193,51 @@ class MailLog:
             addressee: the address that the notification goes to.
             size: octets of the notification.
         """
-        self._event(Level.INFO, "notified", id=id, to=to, notice=notice)
-        self._event(Level.INFO, "accepted", id=notice, sender="", to=(addressee,), size=size, about=id)
+        self._event(Level.INFO, "notified", {"id": id, "to": to, "notice": notice})
+        accepted = {"id": notice, "sender": "", "to": (addressee,), "size": size, "about": id}
+        self._event(Level.INFO, "accepted", accepted)
 
     def rejected(self, refused: "Refused", reply: str) -> None:
         """Log that a transaction, or one recipient of it, was refused."""
-        self._event(Level.NOTICE, "rejected", **msgspec.structs.asdict(refused), reply=reply)
+        self._event(Level.NOTICE, "rejected", msgspec.structs.asdict(refused) | {"reply": reply})
 
     def limited(self, refused: "Refused", reply: str) -> None:
         """Log that a message was refused temporarily because of a rate limit."""
-        self._event(Level.NOTICE, "limited", **msgspec.structs.asdict(refused), reply=reply)
+        self._event(Level.NOTICE, "limited", msgspec.structs.asdict(refused) | {"reply": reply})
 
     def login_failed(self, *, peer: str, user: str, more: int = 0) -> None:
         """Log a failed login; args: more: others from `peer` without a line; `user` is the last one's."""
         reason = f"and {more} more from this address in a minute" if more else ""
-        self._event(Level.WARNING, "login-failed", user=user, peer=peer, reason=reason, more=more)
+        fields = {"user": user, "peer": peer, "reason": reason, "more": more}
+        self._event(Level.WARNING, "login-failed", fields)
 
     def delivery(self, line: Delivery) -> None:
         """Log the outcome of one attempt for the recipients that share it."""
-        now, status = self._clock(), str(line.status)
-        self._event(
-            Level.INFO if status in _EXPECTED else Level.WARNING,
-            status,
-            id=line.id,
-            sender=line.sender,
-            to=line.to,
-            relay=line.outcome.hop,
-            delay=_between(line.received, now),
-            delays=line.times.parts(now) if line.times else (),
-            dsn=line.dsn,
-            status=status,
-            reply=line.outcome.reply,
-            next=line.next,
-            attempt=line.attempt,
-            tls=line.outcome.tls,
-            message=line.message,
-            again=line.again,
-        )
+        now, outcome = self._clock(), line.outcome
+        status = str(outcome.status)
+        fields = {
+            "id": line.id,
+            "sender": line.sender,
+            "to": line.to,
+            "relay": outcome.hop,
+            "delay": _between(line.received, now),
+            "delays": line.times.parts(now) if line.times else (),
+            "dsn": line.dsn,
+            "status": status,
+            "reply": outcome.reply,
+            "next": line.next,
+            "attempt": line.attempt,
+            "tls": outcome.tls,
+            "message": line.message,
+            "again": line.again,
+        }
+        self._event(Level.INFO if status in _EXPECTED else Level.WARNING, status, fields)
 
     def attempt(self, *, id: str, to: tuple[str, ...], relay: str, reply: str, attempt: int) -> None:
         """Log that a next hop was tried without an outcome, and that the same attempt tries another."""
         dsn = enhanced_status(reply)
-        self._event(Level.INFO, "attempt", id=id, to=to, relay=relay, dsn=dsn, reply=reply, attempt=attempt)
+        fields = {"id": id, "to": to, "relay": relay, "dsn": dsn, "reply": reply, "attempt": attempt}
+        self._event(Level.INFO, "attempt", fields)
 
     def message(
         self,
@@ -251,11 +253,11 @@ class MailLog:
 
         `to` are the message's recipients, so that a search for one of them finds this event, too.
         """
-        self._event(level, event, id=id, to=to, reason=reason, by=by)
+        self._event(level, event, {"id": id, "to": to, "reason": reason, "by": by})
 
     def provider(self, name: str, state: str, reason: str = "", *, level: Level = Level.NOTICE) -> None:
         """Log that a provider's health, as its circuit breaker sees it, has changed to `state`."""
-        self._event(level, "provider", name=name, state=state, reason=reason)
+        self._event(level, "provider", {"name": name, "state": state, "reason": reason})
 
     def forget_old_days(self) -> int:
         """Delete the days of the ledger that have been kept long enough, and traces; return how many days.
@@ -291,7 +293,7 @@ class MailLog:
         with self._ledger.together() if self._ledger else contextlib.nullcontext(), outlet.together():
             yield
 
-    def _event(self, level: Level, event: str, **fields: object) -> None:
+    def _event(self, level: Level, event: str, fields: dict[str, object]) -> None:
         at = clock.rfc3339(self._clock())
         line = Line(at=at, event=event, **fields)  # type: ignore[arg-type]  # checked at the callers above
         if self._ledger:

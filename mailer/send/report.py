@@ -41,7 +41,6 @@ class Report(msgspec.Struct, frozen=True):
             self._tell(
                 outcome,
                 tuple(to),
-                received=received,
                 attempt=attempt,
                 next=following if outcome.status in _TRIED_AGAIN else "",
                 times=Times(received, state.since, self.begun, handed_over.get(to[0])),
@@ -70,29 +69,45 @@ class Report(msgspec.Struct, frozen=True):
             self._tell(
                 outcome,
                 tuple(to),
-                received=self._received,
                 attempt=state.attempts,
                 message=message,
                 again=True,
             )
 
-    def _tell(self, outcome: Outcome, to: tuple[str, ...], **more: object) -> None:
+    def _tell(  # noqa: PLR0913 - the fields of a Delivery
+        self,
+        outcome: Outcome,
+        to: tuple[str, ...],
+        *,
+        attempt: int,
+        message: str,
+        next: str = "",
+        times: Times | None = None,
+        again: bool = False,
+    ) -> None:
         block = self.claim.entry.block
         self.log.delivery(
             Delivery(
                 id=block.id,
                 sender=block.envelope.sender,
+                received=self._received if times is None else times.received,
+                attempt=attempt,
                 to=to,
                 outcome=outcome,
+                next=next,
                 dsn=enhanced_status(outcome.reply),
-                **more,  # type: ignore[arg-type]  # checked at the callers above
+                times=times,
+                message=message,
+                again=again,
             )
         )
 
 
 def _came_to(state: State) -> str:
     """Return the result for the whole message; empty while some recipient is open."""
+    if state.is_sent:
+        return "delivered"
     for standing in state.by_address.values():
         if standing.status not in FINAL:
             return ""  # An early exit: in most calls one of the first recipients is still open.
-    return "delivered" if state.is_sent else "failed"
+    return "failed"
