@@ -78,14 +78,15 @@ class LockedMessage:
             Unsafe: it is something that the spool would not have written.
             OSError: as open(2), such as EMFILE.
         """
+        path = spot.path
         try:
-            fd = os.open(spot.path, _FLAGS, dir_fd=spool.root)
+            fd = os.open(path, _FLAGS, dir_fd=spool.root)
         except FileNotFoundError as error:
-            raise Gone(spot.path) from error
+            raise Gone(path) from error
         except OSError as error:
             raise _unsafe(error) from error
         try:
-            size, also = _lock_and_check(spool, spot, fd)
+            size, also = _lock_and_check(spool, spot, path, fd)
         except BaseException:
             os.close(fd)
             raise
@@ -136,12 +137,11 @@ class LockedMessage:
             OSError: some of the lines may be missing or torn, and then do not count.
         """
         lines = journal.encode(*events)
+        end = self.size
         if self._torn is None:
-            size = self.size
-            self._torn = size > 0 and os.pread(self.fd, 1, size - 1) != b"\n"
+            self._torn = end > 0 and os.pread(self.fd, 1, end - 1) != b"\n"
         if self._torn:
             lines = b"\n" + lines
-        end = self.size
         self._promised -= of_promise
         if self._promised and len(lines) > of_promise:
             reserve(self.fd, end, self._promised + len(lines))
@@ -199,31 +199,30 @@ class LockedMessage:
         place = target(move, self.spot.place)
         if self.fd < 0 or (place in BUCKETED) != bool(bucket):
             raise ValueError(f"no {move} of {self.spot.path}: no lock, or no bucket where one is needed")
+        old = self.spot.path
         if place is None:
             self.leave()
-            os.unlink(self.spot.path, dir_fd=self.spool.root)
+            os.unlink(old, dir_fd=self.spool.root)
             return None
         spot = Spot(place, self.id, bucket)
-        if self.also:
-            # It may have been moved there before, by a runner that died or that is about to give it back.
-            stays = spot.path in self.also or self._rename(spot)
-            others = tuple(path for path in self.also if path != spot.path)
-        else:
-            stays, others = self._rename(spot), ()
-        self.also = (*others, self.spot.path) if stays else others
+        new = spot.path
+        # It may have been moved there before, by a runner that died or that is about to give it back.
+        stays = new in self.also or self._rename(old, new, spot)
+        others = tuple([path for path in self.also if path != new]) if self.also else ()
+        self.also = (*others, old) if stays else others
         self.spot = spot
         return spot
 
-    def _rename(self, spot: Spot) -> bool:
+    def _rename(self, old: str, new: str, spot: Spot) -> bool:
         try:
-            return rename_whole(self.spool, self.spot.path, spot.path)
+            return rename_whole(self.spool, old, new)
         except FileNotFoundError:
             # The bucket does not exist yet, or a sweep has just found it empty and removed it; or an operator
             # removed one of the spool's own directories.
             self.spool.make_directory(spot.place)
             if spot.bucket:
                 self.spool.make_directory(spot.directory)
-            return rename_whole(self.spool, self.spot.path, spot.path)
+            return rename_whole(self.spool, old, new)
 
     def leave(self) -> tuple[str, ...]:
         """Remove the file's other names, once the one that remains is durable.
@@ -240,7 +239,7 @@ class LockedMessage:
                 os.unlink(path, dir_fd=self.spool.root)
         self.also = ()
         self._durable = self.spot.path
-        return tuple([path.rpartition("/")[0] for path in left])
+        return tuple([path.rpartition("/")[0] for path in left]) if left else ()
 
     def settle(self) -> None:
         """Remove the file's other names now, after a move that is not made durable in a group.
@@ -288,7 +287,7 @@ def _unsafe(error: OSError) -> Exception:
     return error
 
 
-def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[int, tuple[str, ...]]:
+def _lock_and_check(spool: Spool, spot: Spot, path: str, fd: int) -> tuple[int, tuple[str, ...]]:
     """Lock, then check that the path still names this inode, and that it is a file that we would write.
 
     Returns:
@@ -298,7 +297,7 @@ def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[int, tuple[str, 
         raise Busy(spot.path)
     opened = os.fstat(fd)
     try:
-        named = os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False)
+        named = os.stat(path, dir_fd=spool.root, follow_symlinks=False)
     except FileNotFoundError as error:
         raise Gone(spot.path) from error
     if (opened.st_ino, opened.st_dev) != (named.st_ino, named.st_dev) or opened.st_nlink == 0:
@@ -307,14 +306,14 @@ def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[int, tuple[str, 
         raise Unsafe("it is not a regular file", movable=True)
     if opened.st_uid != os.geteuid():
         raise Unsafe(f"it belongs to user {opened.st_uid}", movable=False)
-    also = other_names(spool, spot.path, opened) if opened.st_nlink > 1 else ()
+    also = other_names(spool, path, opened) if opened.st_nlink > 1 else ()
     if len(also) < opened.st_nlink - 1:
         foreign = foreign_names(spool, opened, spot.name)
         # A power cut brought back a name whose inode had since become that of another file with its own name.
-        back = foreign if _is_message(fd, spot.name) else [spot.path] if foreign else []
-        for path in back:
-            os.unlink(path, dir_fd=spool.root)
-        if spot.path in back:
+        back = foreign if _is_message(fd, spot.name) else [path] if foreign else []
+        for other in back:
+            os.unlink(other, dir_fd=spool.root)
+        if path in back:
             raise Gone(spot.path)
         if len(also) + len(back) == opened.st_nlink - 1:
             return opened.st_size, also
