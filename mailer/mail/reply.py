@@ -44,6 +44,8 @@ class Reply(msgspec.Struct, frozen=True):
 
         The enhanced code, which each line of a reply repeats (RFC 2034 4), appears once.
         """
+        if len(self.lines) == 1:
+            return printable(f"{self.code} {self.lines[0]}".rstrip())
         first, rest = self.lines[:1], self.lines[1:]
         if rest and (status := self.enhanced):
             rest = tuple(line.removeprefix(f"{status} ") for line in rest)

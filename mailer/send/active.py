@@ -52,30 +52,25 @@ class ActiveMessages:
         _, since = next(iter(self.tasks.values()))
         return monotonic() - since
 
-    def start(
-        self, work: Coroutine[Any, Any, None], destination: str, done: Callable[[list[str]], None]
-    ) -> None:
+    def start(self, work: Coroutine[Any, Any, None], destination: str) -> None:
         """Start the work on a message.
 
         Args:
-            work: the delivery; it never raises.
+            work: the delivery; it never raises, and calls `end` as the last.
             destination: what `DestinationQueues.destination_of` returned for the message.
-            done: called at the end with the names of messages that waited for this one.
         """
         loop = asyncio.get_running_loop()
-        task = loop.create_task(work)
-        self.tasks[task] = destination, monotonic()
+        self.tasks[loop.create_task(work)] = destination, monotonic()
         self._queues.begin(destination)
         if not self._ticking:
             self._ticking = True
             loop.call_later(_TICK, self._tick)
 
-        def end(task: asyncio.Task[None]) -> None:
-            del self.tasks[task]
-            self._waiting = min(self._waiting, len(self.tasks))
-            done(self._queues.end(destination))
-
-        task.add_done_callback(end)
+    def end(self, task: asyncio.Task[None]) -> list[str]:
+        """Note that a message's work is done; return the names of messages that waited for this one."""
+        destination, _ = self.tasks.pop(task)
+        self._waiting = min(self._waiting, len(self.tasks))
+        return self._queues.end(destination)
 
     async def pause(self, name: str, seconds: float) -> None:
         """Sleep between two batches of a message, and give its place to others meanwhile."""

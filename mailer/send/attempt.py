@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from mailer.send.budgets import Permit, Purse
 
+_SENT, _UNCERTAIN = Status.SENT, Status.UNCERTAIN
+
 _MAX_PARALLEL = 20
 """The most destinations of one message to try at the same time."""
 
@@ -43,7 +45,7 @@ class Attempt:
         self._record = record
         self._context = record.context
         self._pause = pause
-        self._presenter = Presenter(record.claim, record.context.signer)
+        self._presenter = Presenter(record.claim, record.context.signer, record.throttled)
         self._room: asyncio.Semaphore | None = None
         """Limits the number of destinations at a time; None while there is only one."""
         self._tried: set[str] = set()
@@ -91,7 +93,7 @@ class Attempt:
             every = table.next(way)
             for standing in standings:
                 routes, hop = every, ""
-                if standing.status is Status.UNCERTAIN:
+                if standing.status is _UNCERTAIN:
                     hop = standing.hop
                     known = table.leading_to(hop)
                     if known is None and not standing.let_go:
@@ -128,6 +130,8 @@ class Attempt:
     ) -> Awaitable[list[Recipient]]:
         """Send to several destinations in parallel, so that a slow one does not delay the others."""
         budgets = self._context.budgets
+        if len(groups) == 1 and self._room is None and not budgets:
+            return self._try(route, groups[0], None, hops_left=hops_left)
         divided = budgets.split(groups) if budgets else [(group, None) for group in groups]
         if len(divided) == 1 and self._room is None:
             return self._try(route, *divided[0], hops_left=hops_left)
@@ -154,12 +158,11 @@ class Attempt:
     ) -> list[Recipient]:
         """Send to one destination's recipients, in batches; return those to pass on to the next route."""
         try:
-            made = await self._presenter.outgoing(route.presentation)
+            outgoing = await self._presenter.outgoing(route.presentation)
         except SigningError as error:
             self._wait(recipients, error.reason)  # Never unsigned by accident.
             return []
-        outgoing = replace(made, on_wait=self._record.throttled)
-        purses = [purse for purse in (budget, route.purse) if purse]
+        purses = tuple(filter(None, (budget, route.purse)))
         passed_on: list[Recipient] = []
         patient = self._record.attempt < route.attempts
         batches = Batches(recipients, route.batch_size)
@@ -185,16 +188,9 @@ class Attempt:
                 reason = defects.report(self._context.log, self._record.claim.id, error)
                 self._record.fail_internally(reason, {r.address for r in [*batch, *batches.left]})
                 return passed_on
+            twice = route.retries_unclear_refusals and not hops_left
             settled = batches.settle(batch, outcomes)
-            if route.retries_unclear_refusals and not hops_left:
-                settled = (
-                    settled[0],
-                    [
-                        self._second_opinion(one) if one.status is Status.BOUNCED else one
-                        for one in settled[1]
-                    ],
-                )
-            passed_on += self._judge(*settled, hops_left=hops_left, patient=patient)
+            passed_on += self._judge(*settled, hops_left=hops_left, patient=patient, twice=twice)
         return passed_on
 
     def _deliver(
@@ -250,6 +246,8 @@ class Attempt:
 
     def _second_opinion(self, outcome: Outcome) -> Outcome:
         """Defer a recipient that was refused permanently for the first time, if the reason is unclear."""
+        if outcome.status is not Status.BOUNCED:
+            return outcome
         if self._record.state.by_address[outcome.address].unclear:
             return outcome
         if decide(outcome.scope, Hardness.of(outcome), hops_left=False) is not Action.SECOND_OPINION:
@@ -257,16 +255,31 @@ class Attempt:
         return replace(outcome, status=Status.DEFERRED, unclear=True)
 
     def _judge(
-        self, batch: Sequence[Recipient], outcomes: Sequence[Outcome], *, hops_left: bool, patient: bool
+        self,
+        batch: Sequence[Recipient],
+        outcomes: Sequence[Outcome],
+        *,
+        hops_left: bool,
+        patient: bool,
+        twice: bool,
     ) -> list[Recipient]:
-        """Record the outcomes of a transaction; return the recipients that another hop may still take."""
+        """Record the outcomes of a transaction; return the recipients that another hop may still take.
+
+        Args:
+            batch: the recipients.
+            outcomes: theirs, in the same order.
+            hops_left: whether there is another hop.
+            patient: whether it waits for more attempts with this one.
+            twice: whether an unclear permanent refusal is only believed the second time.
+        """
         passed_on: dict[Outcome, list[Recipient]] = {}
         decided: list[Outcome] = []
-        self._tried.update([recipient.address for recipient in batch])
-        for recipient, outcome in zip(batch, outcomes, strict=True):
-            if outcome.status is Status.SENT:
-                decided.append(outcome)
+        for recipient, first in zip(batch, outcomes, strict=True):
+            self._tried.add(recipient.address)
+            if first.status is _SENT:
+                decided.append(first)
                 continue
+            outcome = self._second_opinion(first) if twice else first
             # A temporary refusal is given the route's attempts; a permanent one (5yz) is not.
             waits = outcome.status is Status.DEFERRED and not outcome.reply.startswith("5")
             on = hops_left and not (patient and waits)
@@ -276,6 +289,8 @@ class Attempt:
                 decided.append(outcome)
         # First the outcomes that may say "sent": the disk may have no room for the others.
         self._record.outcomes(decided)
+        if not passed_on:
+            return []
         for outcome, recipients in passed_on.items():
             self._record.trouble(outcome.hop, outcome.reply, outcome.scope, recipients)
         return [recipient for recipients in passed_on.values() for recipient in recipients]

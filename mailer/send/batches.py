@@ -1,6 +1,7 @@
 """Split one message's recipients at one destination into the batches that its server accepts."""
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -12,6 +13,8 @@ _MAX_ENDED = 5
 """Sessions that a server may end, with a 421 for one recipient, before the other ones are deferred too."""
 
 _MAY_BE_OPEN = {Status.PENDING, Status.DEFERRED}
+
+_status = attrgetter("status")
 
 
 class Batches:
@@ -56,7 +59,7 @@ class Batches:
 
         The loop ends, since each call settles a recipient or makes the next batch smaller.
         """
-        if not [outcome for outcome in outcomes if outcome.status in _MAY_BE_OPEN]:
+        if _MAY_BE_OPEN.isdisjoint(map(_status, outcomes)):
             return list(batch), list(outcomes)
         outcomes = self._cut_short(outcomes)
         pairs = zip(batch, outcomes, strict=True)

@@ -7,6 +7,9 @@ import msgspec
 from mailer.mail.envelope import Envelope
 from mailer.spool.run.claim import Claim
 
+OnWait = Callable[[str, float, int], None]
+"""Called with a hop, the seconds to wait for a turn there, and the hop's turns per minute."""
+
 
 def _ignore(*_: object) -> None:
     return
@@ -23,9 +26,8 @@ class Outgoing(msgspec.Struct, frozen=True):
     shown: Envelope | None = None
     """The envelope for the next hop; None for the accepted one."""
 
-    on_wait: Callable[[str, float, int], None] = _ignore
-    """Called when the message must wait for its turn at a hop, with the hop, the seconds to wait, and the
-    number of turns a minute at the hop."""
+    on_wait: OnWait = _ignore
+    """Called when the message must wait for its turn at a hop."""
 
     @property
     def envelope(self) -> Envelope:

@@ -2,9 +2,11 @@
 
 import asyncio
 
+from msgspec.structs import replace
+
 from mailer.mail.header import HeaderTooLarge, read_header
 from mailer.send.dkim.signer import NoKey, Signer, SigningError
-from mailer.send.outgoing import Outgoing
+from mailer.send.outgoing import OnWait, Outgoing
 from mailer.send.presentation import AS_ACCEPTED, Presentation
 from mailer.spool.run.claim import Claim
 
@@ -15,17 +17,19 @@ _SIGNED_INLINE = 256 * 1024
 class Presenter:
     """Creates the messages that routes send, each form once."""
 
-    def __init__(self, claim: Claim, signer: Signer | None) -> None:
+    def __init__(self, claim: Claim, signer: Signer | None, on_wait: OnWait) -> None:
         """Prepare; reads nothing yet.
 
         Args:
             claim: the message.
             signer: signs mail that leaves this host; None if nothing is to be signed.
+            on_wait: see `Outgoing`.
         """
         self._claim = claim
         self._signer = signer
+        self._on_wait = on_wait
         self._made: dict[Presentation, Outgoing | SigningError] = {}
-        self._making = asyncio.Lock()
+        self._making: asyncio.Lock | None = None
 
     async def outgoing(self, presentation: Presentation) -> Outgoing:
         """Return the message in the form to be sent.
@@ -35,7 +39,8 @@ class Presenter:
             OSError: the message cannot be read.
         """
         if presentation is AS_ACCEPTED and self._signer is None:
-            return Outgoing(self._claim)
+            return Outgoing(self._claim, on_wait=self._on_wait)
+        self._making = self._making or asyncio.Lock()
         async with self._making:
             if presentation not in self._made:
                 try:
@@ -45,7 +50,7 @@ class Presenter:
         made = self._made[presentation]
         if isinstance(made, SigningError):
             raise made
-        return made
+        return replace(made, on_wait=self._on_wait)
 
     async def _make(self, presentation: Presentation) -> Outgoing:
         accepted = self._claim.entry.envelope

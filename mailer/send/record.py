@@ -4,7 +4,9 @@ The move (see `settle`) comes last, so at any instant the file itself has the st
 runner that takes over from a dead one decides from that alone.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
+from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -28,7 +30,12 @@ _KINDS = {
     Status.UNCERTAIN: Kind.UNCERTAIN,
 }
 
+_SENT, _BOUNCED, _UNCERTAIN = Status.SENT, Status.BOUNCED, Status.UNCERTAIN
+
 _TRIED_AGAIN = {Status.DEFERRED, Status.UNCERTAIN}
+
+# `map` with one of these takes a third of the time of a list comprehension, when there is one element.
+_address, _status, _kind = attrgetter("address"), attrgetter("status"), attrgetter("event")
 
 _DURABLE = {Kind.SENT, Kind.COMMITTING}
 """Lines that must be durable, because without them a power cut would lead to a duplicate delivery."""
@@ -61,10 +68,9 @@ class Record:
         self._began = context.clock()
         self._believed = context.trusts_clock()
         self._report = Report(context.log, claim, self._began)
-        self._delay = context.backoff.delay(self.attempt, context.random)
         self._was_overdue = self.state.overdue
         standings = self.state.by_address.items()
-        self.doubted = {address: s.hop for address, s in standings if s.status is Status.UNCERTAIN}
+        self.doubted = {address: s.hop for address, s in standings if s.status is _UNCERTAIN}
         """By address, the hop that may have taken the recipient's copy in an earlier attempt."""
         self._waited = False
         """Whether the journal says that the message waited for its turn in this attempt."""
@@ -77,6 +83,11 @@ class Record:
         """The permanent refusals of this attempt."""
         self._promised: dict[str, int] = {}
         """Journal octets reserved for the outcome of each recipient whose final dot was announced."""
+
+    @cached_property
+    def _delay(self) -> float:
+        """Seconds until the next attempt at what this one defers."""
+        return self.context.backoff.delay(self.attempt, self.context.random)
 
     @property
     def due(self) -> tuple[Standing, ...]:
@@ -96,8 +107,9 @@ class Record:
         if accepted.next and self.state.scheduled is not None:
             return
         told = self.state.since
-        first = accepted if clock.rfc3339(told) == accepted.at else Event(at="", event="")
-        since = guard.since(told, first.boot, first.uptime)
+        since = guard.since(told, accepted.boot, accepted.uptime)
+        if since != told and clock.rfc3339(told) != accepted.at:
+            since = guard.since(told, "", 0.0)  # The time is not that of the boot clock in `accepted`.
         if since != told:
             reason = f"the clock was wrong when it was queued; its age counts from {clock.rfc3339(since)}"
             self._append([Event(at=self._at(), event=Kind.DATED, since=clock.rfc3339(since), reason=reason)])
@@ -115,7 +127,7 @@ class Record:
         if self.state.held:
             return True
         doubtful = self._uncertain(among)
-        if not self.context.hold_uncertain:
+        if doubtful and not self.context.hold_uncertain:
             doubtful = [standing for standing in doubtful if self._is_second_doubt(standing)]
         if doubtful:
             self.hold(lost_reply(doubtful[0].hop, again=not self.context.hold_uncertain))
@@ -157,7 +169,7 @@ class Record:
 
     def commit(self, recipients: Sequence[Recipient], hop: str) -> None:
         """Prepare for the final dot: reserve room for the outcome, and record that it is about to be sent."""
-        to = tuple([recipient.address for recipient in recipients])
+        to = tuple(map(_address, recipients))
         now = self.context.clock()
         event = Event(at=clock.rfc3339(now), event=Kind.COMMITTING, to=to, hop=hop, attempt=self.attempt)
         own = len(journal.encode(event))
@@ -250,16 +262,17 @@ class Record:
             return
         # Counted from now, not from the start: a slow attempt must not be due again as soon as it ends.
         now = self.context.clock()
-        number, delay = self.attempt, self._delay
-        if resting_until is not None:
-            number = self.state.attempts
-            delay = self.context.backoff.within(resting_until - now, self.context.random)
+        number = self.attempt if resting_until is None else self.state.attempts
         if self.doubted:
             outcomes = [self._still_in_doubt(outcome) for outcome in outcomes]
-        if gives_up:
-            outcomes = [self._aged(one) if one.status in _TRIED_AGAIN else one for one in outcomes]
-        again = not _TRIED_AGAIN.isdisjoint([outcome.status for outcome in outcomes])
-        following = self._following(now + delay) if again else ""
+        following = ""
+        if again := not _TRIED_AGAIN.isdisjoint(map(_status, outcomes)):
+            if gives_up:
+                outcomes = [self._aged(one) if one.status in _TRIED_AGAIN else one for one in outcomes]
+            delay = self._delay
+            if resting_until is not None:
+                delay = self.context.backoff.within(resting_until - now, self.context.random)
+            following = self._following(now + delay)
         for some in self._promised_first(outcomes):
             fresh = some
             if again and resting_until is None:
@@ -267,11 +280,12 @@ class Record:
             lines = _alike(fresh)
             self._append(
                 [self._event(outcome, to, number, now, following) for outcome, to in lines.items()],
-                of_promise=self._give_back([outcome.address for outcome in some]),
+                of_promise=self._give_back(map(_address, some)),
             )
             groups = lines if len(fresh) == len(some) else _alike(some)
             self._report.outcomes(groups, self.state, number, following, self.handed_over)
-            self.refused += [outcome for outcome in some if outcome.status is Status.BOUNCED]
+            if _BOUNCED in map(_status, some):
+                self.refused += [outcome for outcome in some if outcome.status is _BOUNCED]
 
     def _following(self, planned: float) -> str:
         """Return the time of the next attempt as text, but no later than the Latest-Delivery-Time.
@@ -289,7 +303,7 @@ class Record:
             parts[outcome.address not in self._promised].append(outcome)
         return [part for part in parts if part]
 
-    def _give_back(self, addresses: Collection[str]) -> int:
+    def _give_back(self, addresses: Iterable[str]) -> int:
         """End the reservations of these recipients; return their octets, for the next line to use."""
         return sum([self._promised.pop(address, 0) for address in addresses]) if self._promised else 0
 
@@ -335,7 +349,7 @@ class Record:
         return [
             standing
             for address, standing in self.state.by_address.items()
-            if standing.status is Status.UNCERTAIN and not standing.allowed and address in among
+            if standing.status is _UNCERTAIN and not standing.allowed and address in among
         ]
 
     def _still_in_doubt(self, outcome: Outcome) -> Outcome:
@@ -376,7 +390,7 @@ class Record:
             to=tuple(to),
             hop=outcome.hop,
             reply=printable(self._bound.cut(outcome.reply), _MAX_REPLY),
-            scope="" if outcome.status is Status.SENT else outcome.scope.value,
+            scope="" if outcome.status is _SENT else outcome.scope.value,
             attempt=number,
             next=following if again else "",
             reason=OVERDUE if again and self._is_overdue() else "",
@@ -392,7 +406,7 @@ class Record:
             return
         held.append(*events, of_promise=of_promise)
         self.state = journal.advance(self.state, events)
-        if self.context.journals and not _DURABLE.isdisjoint([event.event for event in events]):
+        if self.context.journals and not _DURABLE.isdisjoint(map(_kind, events)):
             self.context.journals.changed(held)
 
     def _at(self) -> str:

@@ -92,6 +92,7 @@ class Runner:
             settler,
             self.tally,
             pause=self._active.pause,
+            on_end=self._ended,
             on_trouble=self._troubled_by,
         )
 
@@ -249,7 +250,7 @@ class Runner:
         if alone:
             self._alone = claim
             asyncio.get_running_loop().call_later(ALONE_LIMIT, self._accompany, claim)
-        self._active.start(self._worker.work(claim, alone=alone), destination, self._done)
+        self._active.start(self._worker.work(claim, alone=alone), destination)
 
     def _must_wait(self, claim: Claim) -> bool:
         """Tell whether a claim is a suspect that must wait until it can be tried alone.
@@ -272,8 +273,9 @@ class Runner:
         else:
             asyncio.get_running_loop().call_later(ALONE_LIMIT, self._accompany, claim)
 
-    def _done(self, released: list[str]) -> None:
-        self._scan.add_arrivals(released)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if released := self._active.end(task):
+            self._scan.add_arrivals(released)
         self._scan.missed |= self._queues.missed
         self._queues.missed = False
         self._alone = None

@@ -11,25 +11,25 @@ from mailer.spool.layout import Place, bucket_for, day_for, scheduled_bucket_for
 from mailer.spool.run.claim import Claim
 from mailer.spool.transitions import Move
 
+_FINISH, _WAIT = Disposition.FINISH, Disposition.WAIT
+_MOVES = {
+    Disposition.FAIL: Move.FAIL,
+    Disposition.HOLD: Move.HOLD,
+    Disposition.ATTEMPT: Move.UNCLAIM,
+}
+
 
 def _durable_move(
     claim: Claim, state: State, disposition: Disposition, *, now: float, archive: bool
 ) -> Change | None:
     """Return the move that must be made durable; None if the message's move need not be."""
-    match disposition:
-        case Disposition.FINISH if archive:
-            return DurableMove(claim.locked, Move.ARCHIVE, day_for(now))
-        case Disposition.WAIT:
-            assert state.next is not None
-            name = bucket_for if state.scheduled is None else scheduled_bucket_for
-            return DurableMove(claim.locked, Move.DEFER, name(state.next))
-        case Disposition.FAIL:
-            return DurableMove(claim.locked, Move.FAIL)
-        case Disposition.HOLD:
-            return DurableMove(claim.locked, Move.HOLD)
-        case Disposition.ATTEMPT:
-            return DurableMove(claim.locked, Move.UNCLAIM)
-    return None
+    if disposition is _FINISH:
+        return DurableMove(claim.locked, Move.ARCHIVE, day_for(now)) if archive else None
+    if disposition is _WAIT:
+        assert state.next is not None
+        name = bucket_for if state.scheduled is None else scheduled_bucket_for
+        return DurableMove(claim.locked, Move.DEFER, name(state.next))
+    return DurableMove(claim.locked, _MOVES[disposition])
 
 
 class Settler:

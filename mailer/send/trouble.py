@@ -298,6 +298,9 @@ def without_account(outcome: Outcome) -> Outcome:
     return replace(outcome, status=Status.BOUNCED, scope=Scope.RECIPIENT)
 
 
+_TAKEN = (Status.SENT, Scope.MESSAGE)
+
+
 def judge(phase: Phase, reply: Reply) -> tuple[Status, Scope]:
     """Return what a reply within a transaction means for a recipient that it settles.
 
@@ -307,9 +310,9 @@ def judge(phase: Phase, reply: Reply) -> tuple[Status, Scope]:
         phase: what the reply answers: MAIL, RCPT, DATA or DOT.
         reply: the reply: 2yz (to the dot), 4yz or 5yz.
     """
-    scope = Scope.RECIPIENT if phase is Phase.RCPT else Scope.MESSAGE
     if reply.positive:
-        return Status.SENT, scope
+        return _TAKEN
+    scope = Scope.RECIPIENT if phase is Phase.RCPT else Scope.MESSAGE
     if whose := _SCOPE_OF.get(read(phase, reply).about):
         return Status.DEFERRED, whose
     return (Status.BOUNCED if reply.permanent else Status.DEFERRED), scope

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from mailer.mail.outcome import Status
 from mailer.send import defects
@@ -19,6 +20,9 @@ from mailer.send.settle import Settler
 from mailer.spool.journal import Disposition, Standing
 from mailer.spool.layout import SPOOL_WIDE, Place
 from mailer.spool.run.claim import POISON_AFTER, Claim, Claims
+
+if TYPE_CHECKING:
+    from mailer.send.unknown_recipients import Unknown
 
 
 @dataclass(slots=True)
@@ -48,7 +52,7 @@ class Tally:
 class Worker:
     """Works on any number of messages concurrently, each in its own task."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its caller names each
         self,
         claims: Claims,
         context: RunContext,
@@ -56,6 +60,7 @@ class Worker:
         tally: Tally,
         *,
         pause: Callable[[str, float], Awaitable[None]],
+        on_end: Callable[[asyncio.Task[None]], None],
         on_trouble: Callable[[str, OSError], None],
     ) -> None:
         """Prepare.
@@ -66,6 +71,7 @@ class Worker:
             settler: moves a message after its attempt.
             tally: counts the disposition of each message.
             pause: called with a message's name to sleep for some seconds between two of its batches.
+            on_end: called with the task of a message when the work on it is done.
             on_trouble: called with a message's name when it cannot be written or moved; if the error is in
                 SPOOL_WIDE, no message can.
         """
@@ -74,6 +80,7 @@ class Worker:
         self._settler = settler
         self._tally = tally
         self._pause = pause
+        self._on_end = on_end
         self._on_trouble = on_trouble
         self._alone: Claim | None = None
         """The message whose journal says that it is the only active one."""
@@ -88,20 +95,25 @@ class Worker:
             claim: the message.
             alone: the message is a suspect, and no other one is active (until `accompany`).
         """
-        record = Record(claim, self._context)
-        if self._context.journals:
-            self._context.journals.taken(claim.locked)
+        task = asyncio.current_task()
+        assert task is not None
+        journals = self._context.journals
         try:
-            await self._interruptibly(claim, record, alone=alone)
-            record.end_attempt()
-            if self._context.journals:
-                self._context.journals.leaving(claim.locked)
-            disposition = await self._settler.settle(claim, record.state, self._context.clock())
-            self._tally.dispositions[disposition] += 1
-        except OSError as error:
-            self._note(error, claim, record)
+            record = Record(claim, self._context)
+            if journals:
+                journals.taken(claim.locked)
+            try:
+                await self._interruptibly(task, claim, record, alone=alone)
+                record.end_attempt()
+                if journals:
+                    journals.leaving(claim.locked)
+                disposition = await self._settler.settle(claim, record.state, self._context.clock())
+                self._tally.dispositions[disposition] += 1
+            except OSError as error:
+                self._note(error, claim, record)
         finally:
             claim.locked.release()
+            self._on_end(task)
 
     def interrupt(self) -> None:
         """Cancel every attempt; each records which outcomes it leaves open."""
@@ -120,9 +132,9 @@ class Worker:
             self._alone = claim
         return self._alone is None
 
-    async def _interruptibly(self, claim: Claim, record: Record, *, alone: bool) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    async def _interruptibly(
+        self, task: asyncio.Task[None], claim: Claim, record: Record, *, alone: bool
+    ) -> None:
         self._attempts.add(task)
         try:
             await self._try(claim, record, alone=alone)
@@ -154,16 +166,15 @@ class Worker:
             try:
                 if left := self._left_to_try(record, due):
                     await Attempt(record, partial(self._pause, claim.id)).run(left)
-                    await self._learn(record)
+                    if self._context.unknown:
+                        await self._learn(record, self._context.unknown)
             except (OSError, asyncio.CancelledError):
                 raise
             except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run
                 record.fail_internally(defects.report(self._context.log, claim.id, error))
 
-    async def _learn(self, record: Record) -> None:
+    async def _learn(self, record: Record, unknown: "Unknown") -> None:
         """Update the suppression list with recipients that do not exist, or turned out to exist."""
-        if self._context.unknown is None:
-            return
         from mailer.send.unknown_recipients import says_unknown  # noqa: PLC0415 - few runs feed the list
 
         ended = (each for each in record.state.by_address.values() if each.attempt == record.attempt)
@@ -172,7 +183,7 @@ class Worker:
         refused = [outcome for outcome in record.refused if says_unknown(outcome, alone=alone)]
         if sent or refused:
             dated = self._context.trusts_clock()
-            await asyncio.to_thread(self._context.unknown.learn, refused, sent, dated=dated)
+            await asyncio.to_thread(unknown.learn, refused, sent, dated=dated)
 
     def _objection(self, claim: Claim) -> str:
         staging = self._context.staging
@@ -189,7 +200,7 @@ class Worker:
         listed = self._context.suppressed
         if not listed or record.state.about:
             return due
-        if given_up := listed.outcomes([standing.address for standing in due]):
+        if given_up := listed.outcomes(standing.address for standing in due):
             record.outcomes(given_up)
             return record.due
         return due

@@ -34,9 +34,15 @@ class Told:
     action: Action
 
 
+_SENT = Status.SENT
+
+
 def may_owe(state: State) -> bool:
     """Tell whether `owed` may return anything; a quick test for mail sent to all without NOTIFY=SUCCESS."""
-    return bool([s for s in state.by_address.values() if s.action or s.status is not Status.SENT])
+    for standing in state.by_address.values():  # noqa: SIM110 - a generator takes twice the time for one
+        if standing.action or standing.status is not _SENT:
+            return True
+    return False
 
 
 def owed(state: State, now: float, delay_warning: float) -> tuple[Told, ...]:

@@ -21,6 +21,8 @@ from mailer.spool.state.provider_state import Witness
 if TYPE_CHECKING:
     from mailer.send.budgets import Purse
 
+_SENT = Status.SENT
+
 
 class ForwardRoute:
     """Delivers through one provider, as long as its circuit breaker admits the message."""
@@ -99,9 +101,10 @@ class ForwardRoute:
                 mail = _witness(outgoing, [recipient.address for recipient in recipients])
                 self._breaker.failed(trouble.scope, trouble.text, mail if began else None)
             raise
-        if any(outcome.status is Status.SENT for outcome in outcomes):
-            self._breaker.succeeded()
-            return outcomes
+        for outcome in outcomes:
+            if outcome.status is _SENT:
+                self._breaker.succeeded()
+                return outcomes
         return self._take_note(outgoing, outcomes)
 
     def _take_note(self, outgoing: Outgoing, outcomes: Sequence[Outcome]) -> list[Outcome]:

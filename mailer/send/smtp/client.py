@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mailer.mail.envelope import Envelope, Recipient
@@ -23,6 +24,9 @@ from mailer.send.trouble import HopTrouble, SessionLost, judge, of_the_mail
 
 if TYPE_CHECKING:
     from mailer.send.smtp.transcript import Say
+
+_READY, _SENT = State.READY, Status.SENT
+_address = attrgetter("address")
 
 BLOCK = 64 * 1024
 """Octets read and written in one call; a message up to this size is sent in one write with its final dot."""
@@ -174,7 +178,7 @@ class Session:
 
     @property
     def _ready(self) -> bool:
-        return self._wire.broken is None and self._dialogue.state is State.READY
+        return self._wire.broken is None and self._dialogue.state is _READY
 
     async def transact(
         self,
@@ -358,7 +362,8 @@ class Session:
             text = f"550 5.6.7 {self.label} does not offer SMTPUTF8, which this mail needs"
             if utf8.indispensable(message):
                 return self._refused_unasked(recipients, Scope.MESSAGE, text) | implied
-            if impossible := [one for one in recipients if not one.address.isascii()]:
+            if not all(map(str.isascii, map(_address, recipients))):
+                impossible = [one for one in recipients if not one.address.isascii()]
                 return self._refused_unasked(impossible, Scope.RECIPIENT, text) | implied
         return implied
 
@@ -394,7 +399,9 @@ class Session:
             self.took_behind = _is_past_mail(event)
         if isinstance(event, GoAhead):
             refused = event.refused
-            accepted = [one for one, no in zip(batch, refused, strict=True) if not no]
+            accepted = batch
+            if any(refused):
+                accepted = [one for one, no in zip(batch, refused, strict=True) if not no]
             handed_over = await self._send(message, accepted, on_commit, following)
             event = await wire.event()
             if handed_over and isinstance(event, Broken):
@@ -408,7 +415,7 @@ class Session:
         # MAIL behind a dot may have been refused for its place; in another session it is asked again.
         self.worn = self.took_behind is False or worn(event.verdicts)
         outcomes = [self._judged(*pair) for pair in zip(batch, event.verdicts, strict=True)]
-        self._has_taken = self._has_taken or Status.SENT in [outcome.status for outcome in outcomes]
+        self._has_taken = self._has_taken or _SENT in [outcome.status for outcome in outcomes]
         return outcomes
 
     def _begin(self, message: Message, batch: Sequence[Recipient]) -> None:
@@ -439,7 +446,7 @@ class Session:
         ]
 
     async def _send(
-        self, message: Message, accepted: list[Recipient], on_commit: Commit, following: Following | None
+        self, message: Message, accepted: Sequence[Recipient], on_commit: Commit, following: Following | None
     ) -> bool:
         """Stream the body; the last block is written together with the final dot, after `on_commit`.
 
@@ -477,7 +484,7 @@ class Session:
 
     def _judged(self, recipient: Recipient, verdict: Verdict) -> Outcome:
         status, scope = judge(verdict.phase, verdict.reply)
-        return self._outcome(recipient, status, scope, str(verdict.reply), verdict.phase.value)
+        return self._outcome(recipient, status, scope, str(verdict.reply), str(verdict.phase))
 
     def _uncertain(self, recipient: Recipient, lost: Broken) -> Outcome:
         return self._outcome(recipient, Status.UNCERTAIN, Scope.HOST, printable(lost.text))
@@ -485,7 +492,7 @@ class Session:
     def _outcome(
         self, recipient: Recipient, status: Status, scope: Scope, reply: str, phase: str = ""
     ) -> Outcome:
-        wanted = status is Status.SENT and recipient.notify and recipient.wants("SUCCESS")
+        wanted = status is _SENT and recipient.notify and recipient.wants("SUCCESS")
         action = "relayed" if wanted and not self.extensions.dsn else ""
         return Outcome(recipient.address, status, self.label, reply, scope, self.tls, phase, action=action)
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mailer.send.smtp.conversation import Conversation
     from mailer.spool.state.slots import Slot
 
+_SENT = Status.SENT
+
 IDLE = 5.0
 """Seconds that an idle session is kept. Postfix's connection cache keeps it for 2; ours spans the usual pause
 between a message's batches (`batchDelay`, 1 s) and is well below the minutes that servers allow."""
@@ -462,8 +464,10 @@ class Lease:
         except HopTrouble as trouble:
             self._pool.failed(trouble, self._message_id)
             raise
-        if failed := [one for one in outcomes if one.status is not Status.SENT]:
-            self._note(failed)
+        for outcome in outcomes:
+            if outcome.status is not _SENT:
+                self._note([one for one in outcomes if one.status is not _SENT])
+                break
         return outcomes
 
     def _note(self, failed: Sequence[Outcome]) -> None:

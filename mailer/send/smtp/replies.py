@@ -1,6 +1,7 @@
 """Read SMTP replies (RFC 5321 4.2) from a stream cut anywhere, and bound what a peer can send."""
 
 import re
+from functools import lru_cache
 
 from mailer.mail.reply import Reply
 from mailer.send.replies.encoding import decode
@@ -65,13 +66,13 @@ class ReplyReader:
             if not end:
                 return None
             self._partial = rest
+            if self.conceal is None and not self._lines and (reply := _only_line(line)):
+                return reply
             found = _LINE.fullmatch(line.removesuffix(b"\r"))
             if not found:
                 line = self.conceal.octets(line) if self.conceal else line
                 raise BadReply(f"not an SMTP reply: {_shown(line)}")
             code, mark, text = found.groups(b"")
-            if self.conceal is None and not self._lines and mark != b"-":
-                return Reply(int(code), (decode(text),))  # The fast path: nearly all replies have one line.
             conceal = None if int(code[:1]) == verbatim else self.conceal
             reply = self._line(int(code), more=mark == b"-", text=conceal.octets(text) if conceal else text)
             if reply and conceal and len(reply.lines) > 1:
@@ -95,6 +96,18 @@ class ReplyReader:
         reply = Reply(code, tuple(self._lines))
         self._lines = []
         return reply
+
+
+@lru_cache(maxsize=64)
+def _only_line(line: bytes) -> Reply | None:
+    """Return the reply that a line is by itself; None if more lines follow, or it is not a reply.
+
+    Cached, because a server answers nearly all MAIL, RCPT and DATA with the same three lines.
+    """
+    found = _LINE.fullmatch(line.removesuffix(b"\r"))
+    if found is None or found[2] == b"-":
+        return None
+    return Reply(int(found[1]), (decode(found[3] or b""),))
 
 
 def _shown(line: bytes) -> str:

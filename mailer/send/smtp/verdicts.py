@@ -8,6 +8,9 @@ from mailer.send.replies.reader import read
 from mailer.send.replies.reading import About
 from mailer.send.smtp.events import Verdict
 
+_MAIL, _RCPT, _DOT = Phase.MAIL, Phase.RCPT, Phase.DOT
+"""As globals: see `machine`."""
+
 
 def worn(verdicts: Sequence[Verdict]) -> bool:
     """Tell whether the transaction was refused before the message, but may succeed in a new session.
@@ -15,10 +18,11 @@ def worn(verdicts: Sequence[Verdict]) -> bool:
     A server that limits what one session may do answers MAIL or DATA with 4yz as often as with the 421 of
     RFC 5321 3.8.
     """
-    if Phase.DOT in [verdict.phase for verdict in verdicts]:
-        return False
+    for verdict in verdicts:
+        if verdict.phase is _DOT:
+            return False
     return any(
-        (verdict.phase is not Phase.RCPT and not verdict.reply.permanent)
+        (verdict.phase is not _RCPT and not verdict.reply.permanent)
         or read(verdict.phase, verdict.reply).about is About.SESSION
         for verdict in verdicts
     )
@@ -37,16 +41,16 @@ class Verdicts:
 
     def add(self, phase: Phase, reply: Reply) -> None:
         self._last = Verdict(phase, reply)
-        if phase is Phase.MAIL and not reply.positive:
+        if phase is _MAIL and not reply.positive:
             self._mail = self._last
-        elif phase is Phase.RCPT:
+        elif phase is _RCPT:
             if not reply.positive:
                 self._refused[self._answered] = self._last
             self._answered += 1
 
     def accept(self, phase: Phase) -> None:
         """Take an acceptance of MAIL or RCPT. It decides no case, since DATA comes after it."""
-        self._answered += phase is Phase.RCPT
+        self._answered += phase is _RCPT
 
     @property
     def all_refused(self) -> bool:

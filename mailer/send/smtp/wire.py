@@ -38,6 +38,10 @@ _LOCAL_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 TIMED_OUT = os.strerror(errno.ETIMEDOUT)
 _ABORTED = "aborted"
 
+_RECEIVED, _SENT, _MESSAGE, _END = Kind.RECEIVED, Kind.SENT, Kind.MESSAGE, Kind.END
+_BODY = State.BODY
+"""As globals: see `machine`."""
+
 _READ_SIZE = 16 * 1024
 """Octets read in one call; many replies together are shorter."""
 
@@ -103,7 +107,7 @@ class Wire(asyncio.BufferedProtocol):
         data = bytes(self._read[:nbytes])
         if self._transcript:
             self._transcript.received(data)
-        self.said.append((monotonic(), Kind.RECEIVED, data, 0))
+        self.said.append((monotonic(), _RECEIVED, data, 0))
         for event in self.dialogue.receive(data):
             if isinstance(event, Broken):
                 self._break(event)
@@ -129,7 +133,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        if self.dialogue.state is State.BODY:  # in other states the waiter waits for an event
+        if self.dialogue.state is _BODY:  # in other states the waiter waits for an event
             self._wake(None)
 
     # Called by the session.
@@ -139,7 +143,7 @@ class Wire(asyncio.BufferedProtocol):
         if out := self.dialogue.outgoing():
             if self._transcript:
                 self._transcript.sent(out, secret=self.is_secret)
-            self.said.append((monotonic(), Kind.SENT, _masked(out) if self.is_secret else out, 0))
+            self.said.append((monotonic(), _SENT, _masked(out) if self.is_secret else out, 0))
             self._transport.write(out)
 
     def write(self, data: bytes) -> None:
@@ -147,14 +151,14 @@ class Wire(asyncio.BufferedProtocol):
 
         What the dialogue has to send is written behind it: the commands of the next transaction.
         """
-        whole, octets, now = self.dialogue.state is not State.BODY, len(data), monotonic()
+        whole, octets, now = self.dialogue.state is not _BODY, len(data), monotonic()
         if self._transcript:
             self._transcript.sent_message(octets, whole=whole)
-        if self.said and self.said[-1][1] is Kind.MESSAGE:
+        if self.said and self.said[-1][1] is _MESSAGE:
             octets += self.said.pop()[3]
-        self.said.append((now, Kind.END if whole else Kind.MESSAGE, b"", octets))
+        self.said.append((now, _END if whole else _MESSAGE, b"", octets))
         if out := self.dialogue.outgoing():
-            self._said_behind = deque([(now, Kind.SENT, out, 0)], KEPT)
+            self._said_behind = deque([(now, _SENT, out, 0)], KEPT)
             data += out
         self._transport.write(data)
 
