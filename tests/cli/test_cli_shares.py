@@ -78,9 +78,8 @@ def test_an_ignored_end_of_children_loses_nothing(deep: Relay) -> None:
 
 
 def test_the_shares_are_whole_lines_however_they_come() -> None:
-    for eager in (False, True):
-        lines = "".join(listed(lines_of, TWO, eager=eager)).splitlines(keepends=True)
-        assert sorted(lines) == sorted(listed(lines_of, 1))
+    lines = "".join(listed(lines_of, TWO)).splitlines(keepends=True)
+    assert sorted(lines) == sorted(listed(lines_of, 1))
 
 
 def test_one_process_does_it_where_there_is_no_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,22 +132,6 @@ def test_who_reads_no_further_ends_processes_that_would_never_end() -> None:
     assert len(children(os.getpid())) == len(before) + TWO
     endless.close()
     assert children(os.getpid()) == before
-
-
-def test_an_eager_line_does_not_wait_for_the_next() -> None:
-    reading, writing = os.pipe()
-
-    def lines(mine: Mine) -> Iterator[str]:
-        if mine("0"):
-            yield "a match\n"
-        os.read(reading, 1)  # The scan goes on for as long as we like.
-
-    found = listed(lines, TWO, eager=True)
-    assert next(found) == "a match\n"
-    os.write(writing, b"go")
-    assert list(found) == []
-    os.close(reading)
-    os.close(writing)
 
 
 def test_the_processes_end_with_the_one_that_started_them() -> None:

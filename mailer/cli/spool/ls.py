@@ -22,6 +22,9 @@ from mailer.spool.view.summary import Summary, of_seen
 
 _MAX_SORTED = 200_000
 """The most lines to sort in memory, of about 200 bytes each."""
+_LINES_PER_WRITE = 16
+"""With PYTHONUNBUFFERED, as in many containers, each of these is a system call. More than 4096 bytes could be
+written in part when the process is stopped: see PIPE_BUF in pipe(7)."""
 _HEADING = f"{'ID':26} {'STATE':7} {'AGE':>4} {'SIZE':>5}  SENDER -> RECIPIENTS\n"
 
 
@@ -62,13 +65,12 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
                 yield line(found, now, keeps)
 
         processes = 1 if limit else parallel.processes_for(context.spool, wanted.states or QUEUE)
-        lines = parallel.listed(
-            records_of if as_json else lines_of, processes, eager=wanted.asks_for_contents
-        )
+        lines = parallel.listed(records_of if as_json else lines_of, processes)
         lines = islice(_by_arrival(lines), limit)
         if not as_json and (first := next(lines, "")):
             sys.stdout.write(_HEADING + first)
-        sys.stdout.writelines(lines)
+        while some := "".join(islice(lines, _LINES_PER_WRITE)):
+            sys.stdout.write(some)
 
 
 def _by_arrival(lines: Iterator[str]) -> Iterator[str]:

@@ -38,19 +38,18 @@ def processes_for(spool: Spool, places: Iterable[Place]) -> int:
     return min(len(os.sched_getaffinity(0)), _MAX_PROCESSES) if is_long else 1
 
 
-def listed(lines: Lines, processes: int, *, eager: bool = False) -> Iterator[str]:
+def listed(lines: Lines, processes: int) -> Iterator[str]:
     """Stream all lines, in no particular order.
 
     Args:
         lines: yields the lines of a share.
         processes: how many processes to start.
-        eager: whether to pass each line on immediately, for lines that are few and far between.
 
     Raises:
         OSError: an error of `lines`; or ChildProcessError if a signal ended a process.
         RuntimeError: a process had a defect, and has printed a traceback on standard error.
     """
-    workers = _start_all(lines, processes, eager=eager) if processes > 1 else {}
+    workers = _start_all(lines, processes) if processes > 1 else {}
     if not workers:
         yield from lines(everything)
         return
@@ -64,7 +63,7 @@ def listed(lines: Lines, processes: int, *, eager: bool = False) -> Iterator[str
         _end(workers)
 
 
-def _start_all(lines: Lines, processes: int, *, eager: bool) -> dict[int, int]:
+def _start_all(lines: Lines, processes: int) -> dict[int, int]:
     """Start all processes; return their ids by pipe, or nothing if the system allows no more processes."""
     sys.stdout.flush()  # Otherwise each child would inherit, and perhaps write, what is buffered.
     # If SIGCHLD is inherited as ignored, the exit codes of children are lost.
@@ -72,7 +71,7 @@ def _start_all(lines: Lines, processes: int, *, eager: bool) -> dict[int, int]:
     workers: dict[int, int] = {}
     try:
         for number in range(processes):
-            fd, pid = _start(lines, partial(_is_in_share, number, processes), eager=eager)
+            fd, pid = _start(lines, partial(_is_in_share, number, processes))
             workers[fd] = pid
     except OSError:
         _end(workers)
@@ -84,7 +83,7 @@ def _is_in_share(number: int, of: int, name: str) -> bool:
     return ord(name[-1]) % of == number
 
 
-def _start(lines: Lines, mine: Mine, *, eager: bool) -> tuple[int, int]:
+def _start(lines: Lines, mine: Mine) -> tuple[int, int]:
     reading, writing = os.pipe()
     parent = os.getpid()
     try:
@@ -99,19 +98,18 @@ def _start(lines: Lines, mine: Mine, *, eager: bool) -> tuple[int, int]:
         code = _DEFECT
         try:
             os.close(reading)
-            code = _write(lines(mine), writing, parent, eager=eager)
+            code = _write(lines(mine), writing, parent)
         finally:
             os._exit(code)  # Skip the clean-up at exit, which only the parent must do.
     os.close(writing)
     return reading, pid
 
 
-def _write(lines: Iterator[str], fd: int, parent: int, *, eager: bool) -> int:
+def _write(lines: Iterator[str], fd: int, parent: int) -> int:
     """Write lines into a pipe; return the exit code."""
     try:
         end_with(parent)
-        buffering = 1 if eager else -1
-        with open(fd, "w", buffering, encoding="utf-8", errors="surrogateescape") as pipe:
+        with open(fd, "w", encoding="utf-8", errors="surrogateescape") as pipe:
             pipe.writelines(lines)
     except OSError as error:
         return error.errno or _DEFECT
