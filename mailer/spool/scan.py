@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from operator import attrgetter
 
 from mailer.spool.ids import is_id
 from mailer.spool.layout import BUCKETED, Place, Spool, Spot, bucket_time
@@ -26,6 +27,7 @@ def names(spool: Spool, directory: str) -> Iterator[str]:
 
 
 _BATCH = 500
+_NAME = attrgetter("name")
 
 
 def batches(spool: Spool, places: Iterable[Place]) -> Iterator[tuple[Place, str, int, list[str]]]:
@@ -35,7 +37,7 @@ def batches(spool: Spool, places: Iterable[Place]) -> Iterator[tuple[Place, str,
             try:
                 path = f"{place}/{bucket}" if bucket else place.value
                 with spool.directory(path) as fd, os.scandir(fd) as entries:
-                    ids = (entry.name for entry in entries if is_id(entry.name))
+                    ids = filter(is_id, map(_NAME, entries))
                     while batch := list(islice(ids, _BATCH)):
                         yield place, bucket, fd, batch
             except FileNotFoundError:

@@ -13,7 +13,8 @@ from mailer.spool.layout import full_minute
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _PUNCTUAL = 120.0
 """Seconds after which a due message counts as late; cron starts a run each minute."""
-_PENDING = Status.PENDING
+_ONLY = {status: f" [{status}]" if status is not Status.PENDING else "" for status in Status}
+"""How the status of an only recipient is shown."""
 _LONGEST_REPLY = 300
 """Characters of a reply in a listing; `show` and `why` print all of it."""
 
@@ -122,8 +123,7 @@ def recipients(first: str, statuses: Sequence[Status]) -> str:
     """Format the first recipient, the number of others, and their statuses unless all are pending."""
     first = address(first)
     if len(statuses) == 1:
-        status = statuses[0]
-        return first if status is _PENDING else f"{first} [{status.value}]"
+        return first + _ONLY[statuses[0]]
     named = f"{first} +{len(statuses) - 1}"
     counts = Counter(statuses)
     if set(counts) == {Status.PENDING}:

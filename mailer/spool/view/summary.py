@@ -9,16 +9,15 @@ is left to `look`, which handles all cases: a summary may give up, but is never 
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from hashlib import sha256
 
 import msgspec
 
 from mailer.mail import clock
 from mailer.mail.lazy_pattern import compile_late
-from mailer.mail.outcome import Status
+from mailer.mail.outcome import FINAL, Status
 from mailer.spool import journal
-from mailer.spool.entry import BEFORE_LENGTH, FORMAT, LENGTH_WIDTH
+from mailer.spool.entry import FORMAT
 from mailer.spool.journal import OUTCOMES, Event, Kind
 from mailer.spool.layout import Place, Spool
 from mailer.spool.scan import QUEUE
@@ -38,16 +37,15 @@ _ORDINARY = {Place.NEW, Place.RETRY, Place.HOLD, Place.FAILED, Place.SENT}
 """The places in which a message's file has everything that its line in a listing shows."""
 
 _BLOCK = compile_late(
-    rf"Spool-Format: {FORMAT}\r\n"
-    r"Spool-Id: ([0-9A-Z]{26})\r\n"
-    r"Spool-Received: ([-0-9T:.]{26}Z)\r\n"
-    r"Spool-User: [^\r\n]*+\r\n"
-    r"Spool-Peer: [^\r\n]*+\r\n"
-    r"Spool-Options: [^\r\n]*+\r\n"
-    r'Spool-Sender: <([^<>"\r\n]*+)>\r\n'
-    r'Spool-Recipient: <([^<>"\r\n]++)>(?: [^\r\n]*+)?\r\n'
-    r'((?:Spool-Recipient: <[^<>"\r\n]++>(?: [^\r\n]*+)?\r\n)*)'
-    r"Spool-Length: ([0-9]{10})\r\n"
+    b"Spool-Format: " + FORMAT.encode() + b"\r\n"
+    rb"Spool-Id: (.{26})\r\n"
+    rb"Spool-Received: (.{27})\r\n"
+    rb"Spool-User: .*\r\n"
+    rb"Spool-Peer: .*\r\n"
+    rb"Spool-Options: .*\r\n"
+    rb'Spool-Sender: <([^>"\r\n]*)>\r\n'
+    rb'Spool-Recipient: <([^>"\r\n]+)>((?: .*)?\r\n(?:Spool-Recipient: <[^>"\r\n]+>(?: .*)?\r\n)*)'
+    rb"Spool-Length: ([0-9]{10})\r\n"
 )
 _ADDRESS = compile_late(r"^Spool-Recipient: <([^>]+)>", re.MULTILINE)
 
@@ -105,26 +103,29 @@ def _columns(fd: int, place: Place, name: str) -> Summary | None:
     head = os.pread(fd, _READ, 0)
     if len(head) < _READ and len(head) % _PAGE == 0:
         return None  # It may continue after a bad sector.
-    offset = head.find(BEFORE_LENGTH) + len(BEFORE_LENGTH) + LENGTH_WIDTH
-    block = head[:offset]
-    found = _BLOCK.fullmatch(block.decode())
+    found = _BLOCK.match(head)
     if found is None:
         return None
     called, received, sender, first, others, digits = found.groups()
+    offset = found.end()
+    block = head[:offset]
+    if not block.isascii():
+        block.decode()  # All of it must be UTF-8.
+    addresses = [first.decode()]
+    if len(others) > len(b"\r\n"):
+        addresses += _ADDRESS.findall(others.decode())
     length = int(digits)
     lines = head[offset + length :] if len(head) < _READ else _read(fd, offset + length)
     events = journal.decode_whole(lines) if len(lines) < _READ else None
     if (
         not events
-        or called != name
-        or events[0].event != _ACCEPTED
+        or called != name.encode()
+        or events[0].event != "accepted"
         or events[0].envelope != sha256(block).hexdigest()
+        or (folded := _fold(addresses, events)) is None
     ):
         return None
-    addresses = [first, *_ADDRESS.findall(others)] if others else [first]
-    if (folded := _fold(addresses, events)) is None:
-        return None
-    return Summary(name, place, _seconds(received), length, sender, *folded)
+    return Summary(name, place, clock.seconds(received.decode()), length, sender.decode(), *folded)
 
 
 def _read(fd: int, offset: int) -> bytes:
@@ -135,49 +136,88 @@ def _read(fd: int, offset: int) -> bytes:
     return data
 
 
+_Standing = tuple[Status, str, str, int]
+"""A recipient's status, reply, due time and attempt, as in `journal.Standing`."""
 _Folded = tuple[list[str], list[Status], int, float | None, str, str]
 
 
 def _fold(addresses: list[str], events: list[Event]) -> _Folded | None:
     """Fold the accepted line and later ones, as `journal.advance` does, into `recipients` to `reply`."""
-    last: dict[str, Event | None] = dict.fromkeys(addresses)
+    accepted, *later = events
+    last: dict[str, _Standing] = {}
+    for address in addresses:
+        last[address] = (_PENDING, "", accepted.next, 0)
     attempts, held = 0, ""
-    for event in events[1:]:
+    for event in later:
         kind = event.event
-        if kind in OUTCOMES:
+        if (outcome := _OUTCOMES.get(kind)) is not None:
             attempts = max(attempts, event.attempt)
+            standing = (outcome, event.reply, event.next, event.attempt)
             for address in event.to:
-                if address in last and ((known := last[address]) is None or known.event != _SENT):
-                    last[address] = event
-        elif kind == Kind.HELD:
-            held = event.reason or "held"
-        elif kind == Kind.RELEASED:
-            held = ""
-        elif kind not in _SAY_NOTHING_HERE or (kind == Kind.TROUBLE and _in_doubt(last, event.to)):
+                if address in last and last[address][0] is not _SENT:
+                    last[address] = standing
+        elif kind == "as-before":
+            attempts = max(attempts, event.attempt)
+            _defer_again(last, event)
+        elif kind in {"held", "released"}:
+            held = (event.reason or "held") if kind == "held" else ""
+        elif kind not in _SAY_NOTHING_HERE or (kind == "trouble" and _in_doubt(last, event.to)):
             return None
-    statuses, due, reply = _stand(last.values(), events[0].next)
-    return list(last), statuses, attempts, due, held, reply
+    statuses, due, reply = _stand(last.values())
+    return [*last], statuses, attempts, due, held, reply
 
 
-def _stand(outcomes: Iterable[Event | None], first: str) -> tuple[list[Status], float | None, str]:
-    """Return each recipient's status, when the first is due, and the reply, from the last outcomes."""
+def _stand(standings: Iterable[_Standing]) -> tuple[list[Status], float | None, str]:
+    """Return each recipient's status, when the first is due, and the reply."""
     statuses: list[Status] = []
+    times: list[str] = []
     waiting, given_up = "", ""
-    times = []
-    for event in outcomes:
-        if event is None:
-            statuses.append(_PENDING)
-            times.append(first)
-            continue
-        status = OUTCOMES[event.event]
+    for status, reply, due, _ in standings:
         statuses.append(status)
-        if status not in _FINAL:
-            times.append(event.next)
-            waiting = waiting or event.reply
-        elif status is not _SENT_STATUS:
-            given_up = given_up or event.reply
-    due = min(map(_seconds, times)) if times and all(times) else None
-    return statuses, due, waiting or given_up
+        if status not in FINAL:
+            times.append(due)
+            waiting = waiting or reply
+        elif status is not _SENT:
+            given_up = given_up or reply
+    return statuses, _first(times) if "" not in times else None, waiting or given_up
+
+
+def _first(times: list[str]) -> float | None:
+    """Return the first of the times at which recipients are due; raises ValueError."""
+    if len(times) == 1:
+        return clock.seconds(times[0])
+    return min(map(clock.seconds, times), default=None)
+
+
+def _defer_again(last: dict[str, _Standing], event: Event) -> None:
+    """Do as `journal.advance` with an `as-before` line."""
+    among = set(event.to)
+    for address, (status, reply, _, attempt) in last.items():
+        if status is _DEFERRED and (address in among if among else attempt < event.attempt):
+            last[address] = (status, reply, event.next, event.attempt)
+
+
+def _in_doubt(last: dict[str, _Standing], addresses: Iterable[str]) -> bool:
+    return any(address in last and last[address][0] is Status.UNCERTAIN for address in addresses)
+
+
+_OUTCOMES = {str(kind): status for kind, status in OUTCOMES.items()}
+_SAY_NOTHING_HERE = {
+    str(kind)
+    for kind in (
+        Kind.RECOVERED,
+        Kind.ALONE,
+        Kind.ACCOMPANIED,
+        Kind.RETURNED,
+        Kind.THROTTLED,
+        Kind.NOTIFIED,
+        Kind.TROUBLE,
+    )
+}
+"""Lines that change no column; a `trouble` line may, if it ends a doubt."""
+_PENDING, _DEFERRED, _SENT = Status.PENDING, Status.DEFERRED, Status.SENT
+"""Module-level names, because Python 3.11 runs Python code to look up a member in its enum class. For the
+same reason, and because plain strings are compared faster, kinds are literals here."""
 
 
 def _telling(statuses: Iterable[Status], replies: Iterable[str]) -> str:
@@ -185,41 +225,8 @@ def _telling(statuses: Iterable[Status], replies: Iterable[str]) -> str:
     first: dict[bool, str] = {}
     for status, reply in zip(statuses, replies, strict=True):
         if reply and status is not Status.SENT:
-            first.setdefault(status in _FINAL, reply)
+            first.setdefault(status in FINAL, reply)
     return first.get(False) or first.get(True, "")
-
-
-def _in_doubt(last: dict[str, Event | None], addresses: Iterable[str]) -> bool:
-    outcomes = map(last.get, addresses)
-    return any(event and OUTCOMES[event.event] is Status.UNCERTAIN for event in outcomes)
-
-
-_SAY_NOTHING_HERE = {
-    Kind.RECOVERED,
-    Kind.ALONE,
-    Kind.ACCOMPANIED,
-    Kind.RETURNED,
-    Kind.THROTTLED,
-    Kind.NOTIFIED,
-    Kind.TROUBLE,
-}
-"""Lines that change no column; a `trouble` line may, if it ends a doubt."""
-_FINAL = {status for status in Status if status.final}
-_ACCEPTED, _SENT = Kind.ACCEPTED, Kind.SENT
-_PENDING, _SENT_STATUS = Status.PENDING, Status.SENT
-"""Module-level names, because Python 3.11 runs Python code to look up a member in its enum class."""
-
-
-def _seconds(text: str) -> float:
-    """Parse a time as `clock.seconds` does, in half the time; raises ValueError."""
-    if text[26:] != "Z":
-        raise ValueError(text)
-    return (_minute(text[:16]) + int(text[17:19] + text[20:26])) / 1_000_000
-
-
-@lru_cache(maxsize=256)
-def _minute(text: str) -> int:
-    return round(clock.seconds(text + "Z")) * 1_000_000
 
 
 def of_seen(seen: Seen | Summary) -> Summary | None:
