@@ -1,8 +1,12 @@
-"""Checks whether there is room for more mail: on the spool's filesystem, and in the queue (`maxQueued`)."""
+"""Checks whether there is room for more mail: on the spool's filesystem, and in the queue (`maxQueued`).
+
+A disk that cannot tell refuses no mail here: the write that follows fails, and its error is the reply.
+"""
 
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from mailer.spool.free_space import MIN_INODES, FreeSpace
 from mailer.spool.layout import Place, Spool
@@ -48,7 +52,9 @@ class Space:
     def lacks_room(self, size: int) -> bool:
         """Return whether a message of `size` octets (0: not known) would leave too little space."""
         if self._now() >= self._next_look:
-            self._free = self._spool.free_space()
+            self._free = FreeSpace(None, None)
+            with suppress(OSError):
+                self._free = self._spool.free_space()
             self._next_look = self._now() + _LOOK_EVERY
         return self._free.lacks_inodes or self._free.is_under(self._min_free + size)
 
@@ -88,8 +94,9 @@ class Space:
     async def _count(self) -> None:
         began, before = self._now(), self._since
         try:
-            self._counted = await asyncio.to_thread(self._queued)
-            self._since -= before
+            with suppress(OSError):
+                self._counted = await asyncio.to_thread(self._queued)
+                self._since -= before
         finally:
             took = self._now() - began
             self._next_count = self._now() + max(_MIN_PAUSE, took * _PAUSE_FACTOR)

@@ -94,7 +94,8 @@ class Registration:
         if self._fd >= 0:
             with contextlib.suppress(OSError), self._spool.directory(STATE) as directory:
                 os.unlink(self._file, dir_fd=directory)
-            os.close(self._fd)
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
             self._fd = -1
 
 
