@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 from dialogue import Dialogue, check_after, play, read, unescape
+from msgspec import structs
 from receiving import PASSWORD, USER, certificate, login, running
 
 from mailer.mail.patterns import AddressPatterns
@@ -56,7 +57,7 @@ def prepared(dialogue: Dialogue, directory: Path, *, tls: bool = False):
         account = single_login(USER, PASSWORD)
         if setup.senders:
             patterns = AddressPatterns.of(setup.senders)
-            account = replace(account, identity=replace(account.identity, may_send_as=patterns))
+            account = structs.replace(account, identity=replace(account.identity, may_send_as=patterns))
         authenticator = login(account, cram_md5={USER: PASSWORD} if setup.cram_md5 else None)
     if tls:
         settings = replace(settings, endpoints=(Endpoint(port=0, tls=True),))
