@@ -34,13 +34,17 @@ def hold(port: int, number: int) -> socket.socket:
     client = socket.create_connection((LOOPBACK, port), timeout=60)
     client.recv(100)
     client.setblocking(False)
-    match number % 4:
+    match number % 5:
         case 0:
             sent = b"x" * 12_000  # most of the longest line, and never its end
         case 1:
             sent = b"EHLO x\r\n" + b"NOOP\r\n" * 900  # and reads no answer
         case 2:
             sent = b"EHLO x\r\nAUTH LOGIN\r\n"
+        case 3:
+            secret = base64.b64encode(f"\0{USER}\0guess {number}".encode())
+            # While the guess waits for its turn, the rest is not looked at.
+            sent = b"EHLO x\r\nAUTH PLAIN " + secret + b"\r\n" + b"x" * 240_000
         case _:
             sent = b""
     with contextlib.suppress(BlockingIOError):

@@ -20,7 +20,7 @@ from mailer.receive.listen.listener import Listener
 from mailer.receive.listen.sockets import Bound, bind, check
 from mailer.receive.peers import is_local, source
 from mailer.receive.settings import Endpoint
-from mailer.receive.smtp.connection import HANDSHAKE_TIMEOUT
+from mailer.receive.smtp.connection import HANDSHAKE_TIMEOUT, Reading
 from mailer.receive.smtp.session import Session
 from mailer.receive.smtp.unauthenticated import Unauthenticated
 from mailer.receive.users.failures import Failures
@@ -264,7 +264,7 @@ class Server:
         loop = session.loop
         task: asyncio.Task[object] = loop.create_task(
             loop.connect_accepted_socket(
-                lambda: session,
+                lambda: Reading(session),
                 connection,
                 ssl=tls_context,
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls_context else None,
@@ -361,7 +361,7 @@ async def converse(context: ReceiverContext, connection: socket.socket, client: 
     gone = asyncio.Event()
     session = Session(client, context, Failures(monotonic), lambda _: gone.set())
     connection.setblocking(False)
-    await asyncio.get_running_loop().connect_accepted_socket(lambda: session, connection)
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: Reading(session), connection)
     await gone.wait()
 
 

@@ -57,7 +57,7 @@ def test_the_application_is_served_in_the_middle_of_a_flood(relay: Relay, many_d
             deliver(relay.port, USER, USER_PASSWORD)
             # A guess is not judged once its client has left; how many are depends on the machine.
             until(lambda: failed_logins(relay.spool), "a guess to be judged")
-            assert resident_megabytes(server.pid) < 200
+            assert resident_megabytes(server.pid) < 160
     assert len(list((relay.spool / "new").iterdir())) == 22
     assert len(failed_logins(relay.spool)) < 30
 

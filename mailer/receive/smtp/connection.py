@@ -42,13 +42,46 @@ _PERMANENT_ERROR = 500
 _READ_BUFFER = memoryview(bytearray(256 * 1024))
 """The buffer that all transports read into. They can share it, because `buffer_updated` copies the octets out
 before any other connection runs."""
+_READ_BUFFER_BEFORE_LOGIN = _READ_BUFFER[:_MAX_READ_BEFORE_LOGIN]
 
 
 class Stopping(Exception):
     """The server is stopping, and this client has no message in flight."""
 
 
-class Connection(SMTP, asyncio.BufferedProtocol, ABC):
+class Reading(asyncio.BufferedProtocol):
+    """What a transport calls, for a `Connection`.
+
+    A connection is no such protocol itself: aiosmtpd's SMTP is an `asyncio.Protocol`, and to one of these
+    uvloop passes all that it reads, up to 256 KiB, also for a client that has not logged in.
+    """
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._connection.connection_made(transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        return _READ_BUFFER if self._connection.trusted else _READ_BUFFER_BEFORE_LOGIN
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._connection.data_received(_READ_BUFFER[:nbytes])
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+    def eof_received(self) -> bool:
+        return self._connection.eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._connection.connection_lost(error)
+
+
+class Connection(SMTP, ABC):
     """The transport half of a session; a subclass implements the commands."""
 
     def __init__(self, client: Client, settings: Settings, on_end: Callable[["Connection"], None]) -> None:
@@ -91,13 +124,14 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self._stopping = False
         self._draining = False
         self._errors = 0
-        self._trusted = False
+        self.trusted = False
+        """Whether the client is known, and so may have larger buffers."""
         self._giving_way = False
         self._in_handshake = False
         self.before_tls: Callable[[Connection], None] = lambda _: None
         """Called before a handshake that the client asked for with STARTTLS."""
 
-    # Called by the transport.
+    # Called by the transport, through `Reading`.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # No isinstance check: uvloop's transports behave like asyncio's but are not subclasses.
@@ -111,7 +145,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
     def _attach(self, transport: asyncio.Transport) -> None:
         self._stream = transport
         self.input.attach(transport)
-        if not self._trusted:
+        if not self.trusted:
             transport.set_write_buffer_limits(_MAX_UNSENT_BEFORE_LOGIN)
         session: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         cipher = session.cipher() if session else None
@@ -124,12 +158,6 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
     def resume_writing(self) -> None:
         self._writable = True
         self.go_on()
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        return _READ_BUFFER if self._trusted else _READ_BUFFER[:_MAX_READ_BEFORE_LOGIN]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(_READ_BUFFER[:nbytes])
 
     def data_received(self, data: bytes | memoryview) -> None:
         self.input.append(data)
@@ -207,8 +235,8 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
 
     def trust(self) -> None:
         """Raise the buffer limits: the client is known."""
-        if not self._trusted and self._stream is not None:
-            self._trusted = True
+        if not self.trusted and self._stream is not None:
+            self.trusted = True
             self.input.high_water = HIGH_WATER
             self._stream.set_write_buffer_limits(_MAX_UNSENT)
 
@@ -330,7 +358,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self._in_handshake = True
         try:
             secure = await self.loop.start_tls(
-                stream, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
+                stream, Reading(self), context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
             )
         except (OSError, TimeoutError) as error:
             stream.abort()
@@ -396,7 +424,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self._serving = False
 
     def _serve_input(self) -> None:
-        most = _MAX_UNSENT if self._trusted else _MAX_UNSENT_BEFORE_LOGIN
+        most = _MAX_UNSENT if self.trusted else _MAX_UNSENT_BEFORE_LOGIN
         while not (self._holds or self.closing) and self._writable:
             takes = self._takes
             if takes is None and self._stopping:

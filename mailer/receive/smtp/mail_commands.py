@@ -70,7 +70,7 @@ class MailCommands(Connection):
 
     @property
     def authenticated(self) -> bool:
-        return self._trusted and not self._must_log_in
+        return self.trusted and not self._must_log_in
 
     def left(self) -> None:
         self._intake.drop()
