@@ -27,6 +27,12 @@ class _Libc:
 libc = _Libc()
 
 
+def load(*names: str) -> None:
+    """Look functions up now, for a program that may have no descriptors left for it later."""
+    for name in names:
+        getattr(libc, name)
+
+
 def last_error() -> int:
     """Return errno as the last call of this thread left it."""
     import ctypes  # noqa: PLC0415 - loaded by that call

@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Self
 
+from mailer.ground import libc
 from mailer.spool.changes import Change
 from mailer.spool.layout import Spool
 
@@ -54,6 +55,7 @@ class Committer:
     def start(self) -> Self:
         """Start the thread; raises OSError if the spool's directories cannot be opened."""
         self._spool.keep_directories()
+        libc.load("renameat2", "sync_file_range")
         self._thread.start()
         return self
 
