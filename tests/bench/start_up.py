@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from spool_strategies import accept
+from spools.strategies import accept
 from testbed.relay import Relay
 
 from bench.costs import reaped_seconds

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from spool_strace import Call, calls_in
+from spools.strace import Call, calls_in
 
 _CREATE = ("openat", "linkat", "mkdirat", "mkdir", "renameat2", "renameat", "rename")
 _REMOVE = ("unlinkat", "unlink", "rmdir")

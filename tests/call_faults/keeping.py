@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from event_hook import hook
+from outbound.event_hook import hook
 from testbed.ports import LOOPBACK
 from testbed.token_server import TokenServer
 

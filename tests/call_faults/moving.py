@@ -12,7 +12,7 @@ from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
-from spool_walk import walk
+from spools.walk import walk
 from testbed.forked import Program
 from testbed.waiting import until
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from spool_walk import walk
+from spools.walk import walk
 
 from call_faults import accepting, keeping, moving, verbs
 from call_faults.scene import Row, Scene, queued, through

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from event_hook import Hook
-from hostile import Server
-from sending import forward_to, queue
+from outbound.event_hook import Hook
+from outbound.hostile import Server
+from outbound.sending import forward_to, queue
 from testbed.token_server import TokenServer
 
 from call_faults.world import Mail, World

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from hostile import Server
+from outbound.hostile import Server
 
 from call_faults.faults import Met, Point, met, points
 from call_faults.rows import ROWS, Scene

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hostile import Server, Session
-from spool_strace import attach
-from spool_walk import QUEUE, Found, walk
+from outbound.hostile import Server, Session
+from spools.strace import attach
+from spools.walk import QUEUE, Found, walk
 from testbed.forked import Program, Spec
 from testbed.relay import Relay
 

@@ -5,8 +5,8 @@ import shlex
 import time
 from pathlib import Path
 
-from cli_queue import HOP, Queue
-from sending import forward_to
+from outbound.sending import forward_to
+from spools.states import HOP, Queue
 from testbed.relay import Relay
 
 from mailer.mail.login_causes import CAUSES

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import Server
-from sending import forward_to, found, queue
+from outbound.hostile import Server
+from outbound.sending import forward_to, found, queue
 from testbed.relay import Relay
 from testbed.token_server import Answer, TokenServer
 from testbed.waiting import until

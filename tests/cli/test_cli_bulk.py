@@ -6,10 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from cli_queue import Queue
-from spool_moves import MOVE
-from spool_strace import calls_in
-from spool_walk import in_two_places, walk
+from spools.moves import MOVE
+from spools.states import Queue
+from spools.strace import calls_in
+from spools.walk import in_two_places, walk
 from testbed.capability import tracer
 from testbed.relay import Relay
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from sending import SENDER, TO, forward_to, queue
+from outbound.sending import SENDER, TO, forward_to, queue
 from testbed.relay import Relay
 
 PROGRAM = """

@@ -10,10 +10,10 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from bounces import submit
-from cli_queue import BODY, HOP, Queue
-from hostile import Server, per_address
-from sending import forward_to
+from outbound.bounces import submit
+from outbound.hostile import Server, per_address
+from outbound.sending import forward_to
+from spools.states import BODY, HOP, Queue
 from testbed.relay import Relay
 from testbed.waiting import until
 

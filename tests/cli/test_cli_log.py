@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hostile import Server, per_address
-from sending import at, forward_to, queue
+from outbound.hostile import Server, per_address
+from outbound.sending import at, forward_to, queue
 from testbed.capability import tracer
 from testbed.faketime import faketime
 from testbed.process import ServerProcess

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from sending import queue
+from outbound.sending import queue
 from testbed.relay import Relay, mailer_send_command
 from testbed.waiting import until
 

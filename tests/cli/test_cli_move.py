@@ -13,11 +13,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cli_queue import Queue
-from handing_over import owned
-from http_client import ask
-from spool_walk import walk
+from spools.handing_over import owned
+from spools.states import Queue
+from spools.walk import walk
 from testbed.capability import with_own_mounts
+from testbed.http_client import ask
 from testbed.relay import Relay
 from testbed.waiting import until
 

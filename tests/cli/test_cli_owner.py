@@ -11,16 +11,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from cli_queue import Queue
-from file_trees import NOBODY, give_away
-from hostile import Server
-from internet import Internet
-from signing import DOMAIN, KeyType, write_key
+from outbound.hostile import Server
+from outbound.internet import Internet
+from outbound.signing import DOMAIN, KeyType, write_key
+from spools.file_trees import NOBODY, give_away
+from spools.states import Queue
 from testbed.ci import only_root
 from testbed.relay import Relay
 
 pytestmark = only_root("only root can become another user")
-LATE_IMPORTS = Path(__file__).parents[1] / "late_imports.py"
+LATE_IMPORTS = Path(__file__).parents[1] / "testbed" / "late_imports.py"
 MODULES = """
 import atexit, sys
 atexit.register(lambda: print(*sys.modules, file=sys.stderr))

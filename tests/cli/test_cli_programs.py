@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 import pytest
-from cli_queue import Queue
-from sending import queue
+from outbound.sending import queue
+from spools.states import Queue
 from testbed.proc import children, gone
 from testbed.process import ServerProcess
 from testbed.relay import Relay

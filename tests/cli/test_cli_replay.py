@@ -5,7 +5,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from cli_queue import BODY, HOP, Queue
+from spools.states import BODY, HOP, Queue
 from testbed.relay import Relay
 
 from mailer.spool.layout import Place

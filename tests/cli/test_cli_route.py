@@ -8,10 +8,10 @@ from random import Random
 from typing import Any
 
 import pytest
-from hostile import DROP, Server
-from rule_mail import ANN, BOB, CID, DAN, provider
-from sending import MESSAGE, found, queue
-from signing import write_key
+from outbound.hostile import DROP, Server
+from outbound.rule_mail import ANN, BOB, CID, DAN, provider
+from outbound.sending import MESSAGE, found, queue
+from outbound.signing import write_key
 from testbed.ports import LOOPBACK, free_port
 from testbed.relay import Relay
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cli_queue import Queue
+from spools.states import Queue
 from testbed.relay import Relay
 from testbed.terminal import INTERRUPT, Terminal
 from testbed.waiting import until

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_queue import Queue
-from spool_moves import MOVE
+from spools.moves import MOVE
+from spools.states import Queue
 from testbed.capability import tracer
 from testbed.relay import Relay
 

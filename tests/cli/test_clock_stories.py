@@ -5,9 +5,9 @@ import re
 import time
 
 import pytest
-from hostile import Server
-from sending import MESSAGE, TO, forward_to, queue
-from spool_walk import walk
+from outbound.hostile import Server
+from outbound.sending import MESSAGE, TO, forward_to, queue
+from spools.walk import walk
 from testbed.faketime import clock_set
 from testbed.relay import Relay
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from cli_queue import Queue
+from spools.states import Queue
 from testbed.relay import Relay
 from testbed.terminal import Terminal
 from testbed.tools import program

@@ -7,7 +7,7 @@ from pathlib import Path
 from signal import SIGTERM
 
 import pytest
-from spool_walk import walk
+from spools.walk import walk
 from testbed.forked import Program, Spec
 from testbed.relay import USERNAME, Relay
 from testbed.waiting import until

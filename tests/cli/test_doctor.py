@@ -15,12 +15,12 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import trustme
-from cli_queue import Queue
-from destinations import secure_postfix, trust_provider
-from file_trees import snapshot
-from hostile import HANG, Server
-from sending import forward_to, queue
-from signing import DOMAIN
+from outbound.destinations import secure_postfix, trust_provider
+from outbound.hostile import HANG, Server
+from outbound.sending import forward_to, queue
+from outbound.signing import DOMAIN
+from spools.file_trees import snapshot
+from spools.states import Queue
 from testbed.ci import only_root
 from testbed.name_server import NameServer, txt
 from testbed.relay import PASSWORD, Relay

@@ -5,10 +5,10 @@ import random
 import time
 from pathlib import Path
 
-from cli_queue import Queue
-from http_client import ask
-from sending import TO, queue
+from outbound.sending import TO, queue
+from spools.states import Queue
 from testbed.clients import Submission, with_smtplib
+from testbed.http_client import ask
 from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.waiting import until
 

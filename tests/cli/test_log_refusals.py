@@ -5,8 +5,8 @@ import smtplib
 from typing import Any
 
 import pytest
-from hostile import Server
-from sending import SENDER, TO, forward_to
+from outbound.hostile import Server
+from outbound.sending import SENDER, TO, forward_to
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import trustme
-from hostile import Server
-from http_client import ask
-from sending import forward_to, queue
+from outbound.hostile import Server
+from outbound.sending import forward_to, queue
+from testbed.http_client import ask
 from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.token_server import TokenServer
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_queue import Queue
-from hostile import Server
-from http_client import ask
-from sending import queue
+from outbound.hostile import Server
+from outbound.sending import queue
+from spools.states import Queue
+from testbed.http_client import ask
 from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.waiting import until
 

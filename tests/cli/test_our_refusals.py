@@ -7,7 +7,7 @@ import smtplib
 from typing import Any
 
 import pytest
-from sending import SENDER, TO
+from outbound.sending import SENDER, TO
 from testbed.relay import Relay
 from testbed.waiting import until
 

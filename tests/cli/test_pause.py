@@ -6,10 +6,10 @@ import threading
 import time
 from pathlib import Path
 
-from cli_queue import Queue
-from hostile import Server, reached
-from sending import forward_to, queue
-from spool_walk import walk
+from outbound.hostile import Server, reached
+from outbound.sending import forward_to, queue
+from spools.states import Queue
+from spools.walk import walk
 from testbed.relay import Relay, mailer_send_command
 from testbed.terminal import Terminal
 from testbed.waiting import until

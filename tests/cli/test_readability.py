@@ -16,9 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from cli_queue import Queue
-from file_trees import give_away
-from internet import Internet
+from outbound.internet import Internet
+from spools.file_trees import give_away
+from spools.states import Queue
 from testbed.ci import only_root
 from testbed.relay import Relay
 

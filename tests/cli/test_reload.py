@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import Action, Server, Session
-from http_client import ask
-from sending import MESSAGE, SENDER, TO, forward_to, queue
-from spool_walk import walk
+from outbound.hostile import Action, Server, Session
+from outbound.sending import MESSAGE, SENDER, TO, forward_to, queue
+from spools.walk import walk
+from testbed.http_client import ask
 from testbed.proc import children, gone
 from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.terminal import Terminal

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_queue import Queue
-from handing_over import owned
-from hostile import HANG, Server
-from spool_walk import walk
+from outbound.hostile import HANG, Server
+from spools.handing_over import owned
+from spools.states import Queue
+from spools.walk import walk
 from testbed.relay import Relay
 from testbed.waiting import until
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from receiving import issue_certificate
+from inbound.receiving import issue_certificate
 from testbed.ci import only_root
 from testbed.ports import accepts
 from testbed.relay import Relay

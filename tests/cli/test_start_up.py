@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from cli_queue import Queue
+from spools.states import Queue
 from testbed.relay import Relay
 
 RUN = """

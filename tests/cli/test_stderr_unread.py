@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_client import ask
-from sending import MESSAGE, SENDER, TO, queue
+from outbound.sending import MESSAGE, SENDER, TO, queue
 from testbed.ci import only_root
+from testbed.http_client import ask
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
+from testbed.up_programs import programs_of
 from testbed.waiting import until
-from up_programs import programs_of
 
 from mailer.maillog.outlet import Outlet
 

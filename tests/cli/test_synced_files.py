@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from spool_strace import Call, calls_in
+from spools.strace import Call, calls_in
 from testbed.capability import tracer
 from testbed.relay import Relay
 

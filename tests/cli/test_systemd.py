@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from http_client import ask
 from testbed.clients import Submission, with_smtplib
+from testbed.http_client import ask
 from testbed.process import ServerProcess
 from testbed.relay import Relay, mailer_send_command
 from testbed.tools import program

@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from receiving import issue_certificate
-from signing import KeyType, write_key
+from inbound.receiving import issue_certificate
+from outbound.signing import KeyType, write_key
 from testbed.ci import only_root
 from testbed.relay import Relay
 

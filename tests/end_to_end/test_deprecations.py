@@ -7,10 +7,10 @@ import json
 
 import dkim
 import pytest
-from hostile import Server
-from http_client import ask
-from sending import MESSAGE, SENDER, TO, forward_to
-from signing import DOMAIN, record_of, write_key
+from outbound.hostile import Server
+from outbound.sending import MESSAGE, SENDER, TO, forward_to
+from outbound.signing import DOMAIN, record_of, write_key
+from testbed.http_client import ask
 from testbed.relay import Relay
 from testbed.waiting import until
 

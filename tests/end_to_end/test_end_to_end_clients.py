@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from destinations import DESTINATIONS, Fates, unchanged
-from real_mail import Mail, hard_mail, internationalized, with_large_attachment
-from spool_walk import walk
+from outbound.destinations import DESTINATIONS, Fates, unchanged
+from outbound.real_mail import Mail, hard_mail, internationalized, with_large_attachment
+from spools.walk import walk
 from testbed.clients import CLIENTS, RefusedError, Server, Submission
 from testbed.relay import Relay
 from testbed.smtp_sink import SmtpSink

@@ -5,9 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from destinations import DESTINATIONS, trust_provider
-from real_mail import Mail, hard_mail, internationalized, python_corpus, submit, with_large_attachment
-from spool_walk import walk
+from outbound.destinations import DESTINATIONS, trust_provider
+from outbound.real_mail import (
+    Mail,
+    hard_mail,
+    internationalized,
+    python_corpus,
+    submit,
+    with_large_attachment,
+)
+from spools.walk import walk
 from testbed.relay import Relay
 
 QUEUED = re.compile(r"2\.0\.0 Ok: queued as ([0-9A-Z]{26})")

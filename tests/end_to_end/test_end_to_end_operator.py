@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hostile import DROP, HANG, Server, per_address
-from sending import MESSAGE, SENDER, TO, at, forward_to
+from outbound.hostile import DROP, HANG, Server, per_address
+from outbound.sending import MESSAGE, SENDER, TO, at, forward_to
 from testbed.faketime import faketime
 from testbed.relay import Relay
 from testbed.waiting import until

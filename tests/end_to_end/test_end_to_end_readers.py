@@ -7,9 +7,9 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
-from real_mail import Mail, hard_mail, python_corpus, submit
-from sending import forward_to
-from spool_walk import walk
+from outbound.real_mail import Mail, hard_mail, python_corpus, submit
+from outbound.sending import forward_to
+from spools.walk import walk
 from testbed.arrival import as_taken
 from testbed.mutt import Mutt
 from testbed.relay import USERNAME, Relay

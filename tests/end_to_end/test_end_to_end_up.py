@@ -10,17 +10,17 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from destinations import fates, kept_locally, unchanged
-from hostile import HANG, Server, reached
-from real_mail import hard_mail, submit
-from sending import MESSAGE, SENDER, TO, forward_to
-from spool_walk import walk
+from outbound.destinations import fates, kept_locally, unchanged
+from outbound.hostile import HANG, Server, reached
+from outbound.real_mail import hard_mail, submit
+from outbound.sending import MESSAGE, SENDER, TO, forward_to
+from spools.walk import walk
 from testbed.ports import accepts
 from testbed.proc import gone
 from testbed.relay import Relay
 from testbed.terminal import INTERRUPT, Terminal
+from testbed.up_programs import programs_of
 from testbed.waiting import until
-from up_programs import programs_of
 
 _LOOPS = {"with uvloop": "", "without uvloop": "import sys\nsys.modules['uvloop'] = None\n"}
 """What Python runs as it starts."""

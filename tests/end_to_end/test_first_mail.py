@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from hostile import Server
-from sending import SENDER, TO, forward_to
+from outbound.hostile import Server
+from outbound.sending import SENDER, TO, forward_to
 from testbed.ports import free_port as draw_port
 from testbed.process import ServerProcess
 from testbed.relay import Relay

@@ -1,10 +1,10 @@
-"""The first command that an operator types tells the cause and the right action; see `incident_table`."""
+"""The first command that an operator types tells the cause and the right action; see `incidents.table`."""
 
 from pathlib import Path
 
 import pytest
-from incident_table import INCIDENTS
-from incidents import Incident, ask
+from incidents.staged import Incident, ask
+from incidents.table import INCIDENTS
 
 STAGED = [incident for incident in INCIDENTS if not incident.by_hand]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from hostile import Server
+from outbound.hostile import Server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GUIDES = REPOSITORY / "mailer" / "guide"

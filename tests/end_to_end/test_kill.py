@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from kill_lab import LARGEST, Books, Client, Deaths, violations
-from spool_walk import untold, walk
+from incidents.kill_lab import LARGEST, Books, Client, Deaths, violations
+from spools.walk import untold, walk
 from testbed.relay import Relay
 from testbed.smtp_sink import SmtpSink
 from testbed.waiting import until

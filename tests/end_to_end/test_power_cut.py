@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from power_cut import in_namespaces
-from power_cut_scenes import MAIL
+from power_cuts.lab import in_namespaces
+from power_cuts.scenes import MAIL
 from testbed.capability import forbidden
 from testbed.filesystem import FILE_SYSTEMS
 from testbed.write_log_disk import FLUSH, WRITE, WriteLogDisk, read_log

@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from event_hook import DROP, HANG, SECRET, Hook, hook
-from hostile import Server
-from http_client import ask
-from sending import forward_to, queue
+from outbound.event_hook import DROP, HANG, SECRET, Hook, hook
+from outbound.hostile import Server
+from outbound.sending import forward_to, queue
 from testbed.ci import only_root
 from testbed.faketime import faketime
+from testbed.http_client import ask
 from testbed.relay import Relay
 from testbed.waiting import until
 

@@ -17,8 +17,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from power_cut import in_namespaces
-from power_cut_scenes import MAIL
+from power_cuts.lab import in_namespaces
+from power_cuts.scenes import MAIL
 from testbed.filesystem import FILE_SYSTEMS
 
 from fault_runs import record

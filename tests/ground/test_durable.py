@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from spool_crash import dying_at
+from spools.crash import dying_at
 
 from mailer.ground import durable
 

@@ -15,11 +15,11 @@ from types import FrameType
 
 import pytest
 from bench.deep import fill_retry
-from hostile import Server
-from receiving import running
-from sending import MESSAGE, SENDER, TO, forward_to, queue
-from spool_moves import MOVE, WHOLE
-from spool_strace import attach, calls_in
+from inbound.receiving import running
+from outbound.hostile import Server
+from outbound.sending import MESSAGE, SENDER, TO, forward_to, queue
+from spools.moves import MOVE, WHOLE
+from spools.strace import attach, calls_in
 from testbed.capability import tracer
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hatchling.builders.wheel import WheelBuilder
-from receiving import issue_certificate
+from inbound.receiving import issue_certificate
 from testbed.relay import Relay
 from testbed.terminal import Terminal
 from testbed.tools import program

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from bench.deep import fill_retry
-from hostile import Server
-from sending import MESSAGE, SENDER, TO, forward_to, queue
+from outbound.hostile import Server
+from outbound.sending import MESSAGE, SENDER, TO, forward_to, queue
 from testbed.relay import Relay
 from testbed.tools import program
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostile import Server
-from http_client import ask
-from internet import Internet
+from outbound.hostile import Server
+from outbound.internet import Internet
+from outbound.sending import MESSAGE, forward_to, found, queue
 from security_cases import CASES
-from sending import MESSAGE, forward_to, found, queue
+from testbed.http_client import ask
 from testbed.proc import children
 from testbed.process import ServerProcess
 from testbed.relay import Relay

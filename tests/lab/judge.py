@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from spool_walk import GIVEN_UP, Found, parse
+from spools.walk import GIVEN_UP, Found, parse
 
 from lab.disk import Disk, Inode
 from lab.forged import HOME, message

@@ -10,9 +10,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from hostile import DROP, Server
-from http_client import ask
+from outbound.hostile import DROP, Server
 from prometheus_client.parser import text_string_to_metric_families
+from testbed.http_client import ask
 from testbed.ports import LOOPBACK
 from testbed.relay import PASSWORD, USERNAME, Relay
 from testbed.waiting import until

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sending import SENDER, TO, queue
-from spool_walk import walk
+from outbound.sending import SENDER, TO, queue
+from spools.walk import walk
 from testbed.capability import with_own_mounts
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from log_directory import opened
-from spool_strategies import NOW, envelope
+from spools.log_directory import opened
+from spools.strategies import NOW, envelope
 
 from mailer.mail.outcome import Outcome, Status
 from mailer.maillog.events import Delivery, Fields, Level, MailLog, Refused, Times

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from log_directory import opened
+from spools.log_directory import opened
 from testbed.capability import forbidden
 from testbed.filesystem import FILE_SYSTEMS, FileSystem
 
@@ -52,7 +52,7 @@ WRITERS = """
 import os, sys
 from functools import partial
 from pathlib import Path
-from log_directory import opened
+from spools.log_directory import opened
 from mailer.maillog.ledger import Ledger, Line
 gate_read, gate_write = os.pipe()
 for writer in range(8):
@@ -72,7 +72,7 @@ FULL = """
 import os, sys, resource
 from functools import partial
 from pathlib import Path
-from log_directory import opened
+from spools.log_directory import opened
 from mailer.maillog.ledger import Ledger, Line
 log, names, events = Path(sys.argv[1]), [], []
 ledger = Ledger(partial(opened, log), on_trouble=lambda error: events.append(f"trouble: {error.strerror}"))

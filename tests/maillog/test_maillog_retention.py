@@ -4,8 +4,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from log_directory import opened
-from sending import queue
+from outbound.sending import queue
+from spools.log_directory import opened
 from testbed.relay import Relay
 
 from mailer.mail import clock

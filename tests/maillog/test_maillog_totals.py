@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from log_directory import opened
+from spools.log_directory import opened
 
 from mailer.mail import clock
 from mailer.maillog.ledger import Ledger, Line, encode
@@ -253,7 +253,7 @@ WRITER = """
 import sys
 from functools import partial
 from pathlib import Path
-from log_directory import opened
+from spools.log_directory import opened
 from mailer.maillog.ledger import Ledger, Line
 ledger = Ledger(partial(opened, Path(sys.argv[1])), on_trouble=sys.exit)
 for number in range(3000):

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import Server
-from http_client import PROMETHEUS, ask
-from sending import MESSAGE, SENDER, TO, forward_to, queue
+from outbound.hostile import Server
+from outbound.sending import MESSAGE, SENDER, TO, forward_to, queue
 from testbed.faketime import faketime
+from testbed.http_client import PROMETHEUS, ask
 from testbed.ports import free_port
 from testbed.relay import Relay
 from testbed.waiting import until

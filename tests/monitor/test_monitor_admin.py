@@ -15,13 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from cli_queue import Queue
-from hostile import HANG, Server, per_address, reached
-from http_client import ask, post
-from sending import TO, forward_to, queue
-from spool_walk import walk
+from outbound.hostile import HANG, Server, per_address, reached
+from outbound.sending import TO, forward_to, queue
+from spools.states import Queue
+from spools.walk import walk
 from testbed.ci import only_root
 from testbed.faketime import clock_set
+from testbed.http_client import ask, post
 from testbed.ports import LOOPBACK
 from testbed.proc import children, opened
 from testbed.relay import ADMIN_TOKEN, Relay

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_queue import Queue
-from http_client import ask
 from msgspec.structs import replace
-from sending import queue
+from outbound.sending import queue
+from spools.states import Queue
+from testbed.http_client import ask
 from testbed.relay import Relay
 from testbed.waiting import until
 

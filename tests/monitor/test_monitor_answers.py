@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cli_queue import Queue
-from hostile import DROP, Server, per_address
-from http_client import PROMETHEUS, ask, post
+from outbound.hostile import DROP, Server, per_address
+from outbound.sending import forward_to, queue
 from prometheus_client.parser import text_string_to_metric_families
-from sending import forward_to, queue
+from spools.states import Queue
+from testbed.http_client import PROMETHEUS, ask, post
 from testbed.process import ServerProcess
 from testbed.relay import Relay
 from testbed.tools import prometheus_program

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cli_queue import Queue
-from hostile import Server, per_address
-from sending import forward_to
+from outbound.hostile import Server, per_address
+from outbound.sending import forward_to
+from spools.states import Queue
 from testbed.browser import Browser, Tab
 from testbed.relay import ADMIN_TOKEN, Relay
 

@@ -9,8 +9,8 @@ from html import unescape
 from urllib.parse import urlencode
 
 import pytest
-from cli_queue import Queue
-from http_client import JSON, Answer, ask
+from spools.states import Queue
+from testbed.http_client import JSON, Answer, ask
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from cli_queue import Queue
+from spools.states import Queue
 from testbed.browser import Browser, Tab
 from testbed.ports import LOOPBACK
 from testbed.relay import ADMIN_TOKEN, Relay

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from http_client import ask, exchange, post, read_answer
-from sending import queue
+from outbound.sending import queue
+from testbed.http_client import ask, exchange, post, read_answer
 from testbed.ports import LOOPBACK
 from testbed.process import ServerProcess
 from testbed.relay import ADMIN_TOKEN, Relay

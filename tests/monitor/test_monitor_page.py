@@ -9,11 +9,11 @@ from html import unescape
 from urllib.parse import quote, urlencode
 
 import pytest
-from cli_queue import Queue
-from hostile import Server, per_address
-from http_client import Answer, ask
-from sending import forward_to
-from spool_walk import walk
+from outbound.hostile import Server, per_address
+from outbound.sending import forward_to
+from spools.states import Queue
+from spools.walk import walk
+from testbed.http_client import Answer, ask
 from testbed.ports import LOOPBACK
 from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.waiting import until

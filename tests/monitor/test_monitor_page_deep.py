@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli_queue import HOP, Queue
-from http_client import Answer, ask
+from spools.states import HOP, Queue
 from testbed.capability import attacher
+from testbed.http_client import Answer, ask
 from testbed.relay import Relay
 from testbed.waiting import until
 

@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hostile import Server, per_address
-from http_client import PROMETHEUS, ask
-from sending import forward_to, queue
+from outbound.hostile import Server, per_address
+from outbound.sending import forward_to, queue
+from testbed.http_client import PROMETHEUS, ask
 from testbed.prometheus import Prometheus
 from testbed.relay import Relay
 from testbed.tools import prometheus_program

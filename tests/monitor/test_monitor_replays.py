@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from cli_queue import Queue
+from spools.states import Queue
 from testbed.relay import ADMIN_TOKEN, Relay
 
 from mailer.config.model import Config

@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from cli_queue import Queue
-from http_client import Answer, ask
-from spool_walk import walk
+from spools.states import Queue
+from spools.walk import walk
+from testbed.http_client import Answer, ask
 from testbed.relay import Relay
 
 RETRY = "/admin/retry-failed"

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import msgspec
 import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from testbed.modules import module_command
 from testbed.ports import free_port
 from testbed.token_server import HANG, REDIRECT, TokenServer
 from testbed.waiting import until
@@ -39,7 +39,6 @@ from mailer.spool.state.token_store import Tokens
 
 USER, SECRET, ACCOUNT = "relay@example.com", "s3cret~of-the.application", "smtp.example.com:587"
 USUAL = {"grant": "clientCredentials", "clientSecret": SECRET}
-ASKERS = Path(__file__).parents[1] / "token_askers.py"
 
 
 class Bench:
@@ -689,9 +688,10 @@ def askers(bench: Bench, auth: OAuth2, *arguments: str) -> subprocess.Popen[str]
     plain = {"spool": str(bench.directory / "spool"), "config": str(bench.directory / "config.json")}
     assert auth.token_url == bench.server.url
     return subprocess.Popen(
-        [sys.executable, str(ASKERS), json.dumps(plain), *arguments],
-        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ASKERS.parents[1])},
-    )  # fmt: skip
+        module_command("outbound.token_askers", json.dumps(plain), *arguments),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_64_programs_ask_once(bench: Bench) -> None:

@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from receiving import PASSWORD, USER, login
-from spool_crash import InPlace, dying_at
-from spool_runner import run_once
-from spool_walk import walk
+from inbound.receiving import PASSWORD, USER, login
+from spools.crash import InPlace, dying_at
+from spools.runner import run_once
+from spools.walk import walk
 from testbed.capability import with_own_mounts
 from testbed.ci import only_root
 from testbed.relay import USERNAME, Relay

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from receiving import OPEN, running
-from spool_crash import dying_at
-from spool_runner import claims_of
-from spool_strategies import NOW
-from spool_walk import walk
+from inbound.receiving import OPEN, running
+from spools.crash import dying_at
+from spools.runner import claims_of
+from spools.strategies import NOW
+from spools.walk import walk
 from testbed.faketime import faketime
 from testbed.relay import USERNAME, Relay
 

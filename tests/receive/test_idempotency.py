@@ -9,11 +9,11 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
-from receiving import CLOSED, PASSWORD, USER, finished, login, running
-from spool_crash import InPlace, dying_at
-from spool_runner import run_once
-from spool_strace import attach
-from spool_walk import walk
+from inbound.receiving import CLOSED, PASSWORD, USER, finished, login, running
+from spools.crash import InPlace, dying_at
+from spools.runner import run_once
+from spools.strace import attach
+from spools.walk import walk
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from receiving import CLOSED, PASSWORD, USER, certificate, running, write_authority
+from inbound.receiving import CLOSED, PASSWORD, USER, certificate, running, write_authority
 from testbed.clients import CLIENTS, Server, Submission
 from testbed.tools import program
 

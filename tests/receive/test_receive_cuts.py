@@ -8,7 +8,7 @@ gathered, held or read on. Both must be one behaviour.
 import os
 import random
 
-from conversation import Conversations
+from inbound.conversation import Conversations
 
 from mailer.config.receiving import LongLines
 from mailer.receive.settings import Settings

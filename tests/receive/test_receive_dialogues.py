@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
-from dialogue import Dialogue, check_after, play, read, unescape
+from inbound.dialogue import Dialogue, check_after, play, read, unescape
+from inbound.receiving import PASSWORD, USER, certificate, login, running
 from msgspec import structs
-from receiving import PASSWORD, USER, certificate, login, running
 
 from mailer.mail.patterns import AddressPatterns
 from mailer.receive.settings import Endpoint

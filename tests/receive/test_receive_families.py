@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from receiving import CLOSED, PASSWORD, USER, running
+from inbound.receiving import CLOSED, PASSWORD, USER, running
 from testbed.ports import free_port
 from testbed.relay import PASSWORD as RELAY_PASSWORD
 from testbed.relay import USERNAME as RELAY_USER

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flood import MAIL, USER, USER_PASSWORD, deliver, guessing, hold, resident_megabytes
-from receiving import CLOSED, PASSWORD, certificate, running
-from receiving import USER as LOGIN
+from bench.flood import MAIL, USER, USER_PASSWORD, deliver, guessing, hold, resident_megabytes
+from inbound.receiving import CLOSED, PASSWORD, certificate, running
+from inbound.receiving import USER as LOGIN
 from testbed.relay import PASSWORD as RELAY_PASSWORD
 from testbed.relay import USERNAME, Relay
 from testbed.waiting import until

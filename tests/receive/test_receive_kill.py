@@ -10,8 +10,8 @@ import smtplib
 from pathlib import Path
 
 import pytest
-from spool_strace import attach
-from spool_walk import walk
+from spools.strace import attach
+from spools.walk import walk
 from testbed.relay import USERNAME, Relay
 
 pytestmark = pytest.mark.fault_row(1)

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from receiving import OPEN, running
+from inbound.receiving import OPEN, running
 from testbed.capability import forbidden
 from testbed.proc import opened, peak_megabytes
 from testbed.relay import Relay

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from receiving import OPEN, running
-from spool_strace import attach
+from inbound.receiving import OPEN, running
+from spools.strace import attach
 from testbed.mutt import Mutt
 from testbed.proc import opened, peak_megabytes
 from testbed.relay import USERNAME, Relay

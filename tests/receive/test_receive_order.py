@@ -4,7 +4,7 @@ import random
 from base64 import b64encode
 
 import pytest
-from conversation import Conversations
+from inbound.conversation import Conversations
 
 from mailer.receive import replies
 from mailer.receive.settings import Settings

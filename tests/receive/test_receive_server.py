@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from receiving import CLOSED, OPEN, PASSWORD, USER, running
+from inbound.receiving import CLOSED, OPEN, PASSWORD, USER, running
 
 from mailer.receive.listen.sockets import UnsafeSettingsError
 from mailer.receive.smtp.session import Session
@@ -173,7 +173,7 @@ def test_one_connection_too_many_is_told_to_come_back(tmp_path):
 
 FEW_DESCRIPTORS = """
 import resource, sys, pathlib
-from receiving import running
+from inbound.receiving import running
 with running(pathlib.Path(sys.argv[1])) as receiver:
     resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
     print(receiver.address[1], flush=True)

@@ -9,9 +9,9 @@ import smtplib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import hostile
 import pytest
-from smuggling import SEQUENCES
+from inbound.smuggling import SEQUENCES
+from outbound import hostile
 from testbed.namespaced import Exim, OpenSmtpd
 from testbed.postfix import Postfix
 from testbed.relay import Relay

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from receiving import CLOSED, OPEN, certificate, login, running
+from inbound.receiving import CLOSED, OPEN, certificate, login, running
 from testbed.ci import only_root
 from testbed.relay import Relay
 from testbed.tools import program

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import pytest
-from receiving import finished
+from inbound.receiving import finished
 
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.maillog.events import Fields, Level, MailLog

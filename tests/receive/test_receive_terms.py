@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from receiving import CLOSED, OPEN, PASSWORD, USER, certificate, issue_certificate, login, running
+from inbound.receiving import CLOSED, OPEN, PASSWORD, USER, certificate, issue_certificate, login, running
 from testbed.ports import free_port as draw_port
 from testbed.relay import PASSWORD as RELAY_PASSWORD
 from testbed.relay import USERNAME, Relay

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from receiving import CLOSED, OPEN, PASSWORD, USER, certificate, issue_certificate, running
-from spool_gate import Gate
+from inbound.receiving import CLOSED, OPEN, PASSWORD, USER, certificate, issue_certificate, running
+from spools.gate import Gate
 from testbed.capability import tracer
 from testbed.ports import free_port
 from testbed.relay import PASSWORD as RELAY_PASSWORD

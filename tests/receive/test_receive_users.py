@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from receiving import CLOSED, PASSWORD, USER, login, running
+from inbound.receiving import CLOSED, PASSWORD, USER, login, running
 from testbed.relay import Relay
 from testbed.waiting import until
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from receiving import CLOSED, OPEN, running
+from inbound.receiving import CLOSED, OPEN, running
 from testbed.clients import Submission, with_smtplib
 from testbed.notify import NotifySocket
 from testbed.ports import free_port

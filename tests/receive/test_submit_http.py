@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_client import read_answer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from receiving import PASSWORD, USER, certificate, login
-from submitting import (
+from inbound.receiving import PASSWORD, USER, certificate, login
+from inbound.submitting import (
     BEARER,
     DESCRIPTION,
     DOOR,
@@ -38,6 +37,7 @@ from submitting import (
     http_running,
     told,
 )
+from testbed.http_client import read_answer
 from testbed.ports import LOOPBACK
 from testbed.waiting import until
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from submitting import BEARER, ENVELOPE, MAIL, MESSAGE, MESSAGES, RAW, ask, told
+from inbound.submitting import BEARER, ENVELOPE, MAIL, MESSAGE, MESSAGES, RAW, ask, told
 from testbed.ports import free_port
 from testbed.relay import Relay
 from testbed.tools import program

@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from receiving import CLOSED, certificate, login, running
+from inbound.receiving import CLOSED, certificate, login, running
 from testbed.ports import free_port
 from testbed.relay import Relay
 

@@ -10,8 +10,8 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from hostile import Server, Session, established
-from sending import queue
+from outbound.hostile import Server, Session, established
+from outbound.sending import queue
 from testbed.faketime import fast_clock
 from testbed.ports import LOOPBACK
 from testbed.process import ServerProcess

@@ -11,13 +11,13 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from hostile import Server, established
-from http_client import ask
-from internet import Internet
-from runs import Cron
-from sending import TO, found, queue
+from outbound.hostile import Server, established
+from outbound.internet import Internet
+from outbound.runs import Cron
+from outbound.sending import TO, found, queue
 from testbed.faketime import faketime, fast_clock
 from testbed.http_api import DOMAIN, HttpApi, mailgun
+from testbed.http_client import ask
 from testbed.ports import LOOPBACK
 from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.waiting import until

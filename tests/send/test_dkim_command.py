@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from signing import MESSAGE, Held, signer
+from outbound.signing import MESSAGE, Held, signer
 from testbed.name_server import NameServer, txt
 from testbed.relay import Relay
 

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from signing import record_of, write_key
+from outbound.signing import record_of, write_key
 from testbed.name_server import NameServer, txt
 
 from mailer.mail.finding import Grade

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from signing import pem, record_of, write_key
+from outbound.signing import pem, record_of, write_key
 
 from mailer.send.dkim.key_files import KeyFile, KeyTrouble, published_key, record_path, write_new, zone_record
 from mailer.send.dkim.keys import KeyType, KeyUnusable, generate, parse, verify_ed25519

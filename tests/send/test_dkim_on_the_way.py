@@ -4,7 +4,7 @@ import smtplib
 import time
 
 import pytest
-from signing import MESSAGE, name_server, sign, signer, write_key
+from outbound.signing import MESSAGE, name_server, sign, signer, write_key
 from testbed.dkim_verifiers import VERIFIERS, mailauth
 from testbed.exim import Exim
 from testbed.postfix import Postfix

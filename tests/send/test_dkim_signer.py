@@ -2,12 +2,11 @@
 
 import re
 import subprocess
-import sys
 import tracemalloc
-from pathlib import Path
 
 import pytest
-from signing import MESSAGE, NOW, Held, sign, signer, write_key
+from outbound.signing import MESSAGE, NOW, Held, sign, signer, write_key
+from testbed.modules import module_command
 
 from mailer.config.model import Dkim, DkimKey, MissingKey
 from mailer.send.dkim.keys import KeyType
@@ -226,8 +225,9 @@ def test_50_mb_are_signed_in_bounded_memory(key):
 
 
 def test_the_benchmark_compares_us_with_openssl_and_dkimpy_in_one_run():
-    script = Path(__file__).parents[2] / "tests" / "signing_cost.py"
-    done = subprocess.run([sys.executable, str(script), "0.05"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        module_command("bench.signing_cost", "0.05"), capture_output=True, text=True, check=True
+    )
     costs = {line[:36].strip(): float(line.split()[-2]) for line in done.stdout.splitlines()}
     assert costs.keys() == {
         "OpenSSL, RSA-2048 alone",

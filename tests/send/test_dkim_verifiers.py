@@ -9,7 +9,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis.database import InMemoryExampleDatabase
-from signing import MESSAGE, messages, name_server, sign, signer, write_key
+from outbound.signing import MESSAGE, messages, name_server, sign, signer, write_key
 from testbed.dkim_verifiers import VERIFIERS
 
 from mailer.config.model import Canonicalization

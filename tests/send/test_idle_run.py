@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from spool_strategies import accept
+from spools.strategies import accept
 from testbed.relay import Relay
 
 from mailer.cli.clocks import clocks

@@ -4,8 +4,8 @@ import json
 import time
 
 import pytest
-from hostile import Server
-from sending import MESSAGE, SENDER, TO, forward_to
+from outbound.hostile import Server
+from outbound.sending import MESSAGE, SENDER, TO, forward_to
 from testbed.faketime import faketime
 from testbed.relay import Relay
 

@@ -3,8 +3,8 @@
 import threading
 
 import pytest
-from hostile import AtMost, Server, Session
-from sending import forward_to, found, queue
+from outbound.hostile import AtMost, Server, Session
+from outbound.sending import forward_to, found, queue
 from testbed.relay import Relay
 
 from mailer.mail.envelope import Recipient

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import Server
-from http_client import ask
-from sending import forward_to, found, outcomes, queue
+from outbound.hostile import Server
+from outbound.sending import forward_to, found, outcomes, queue
+from testbed.http_client import ask
 from testbed.relay import Relay
 from testbed.token_server import TokenServer
 

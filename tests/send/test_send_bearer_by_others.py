@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import trustme
-from hostile import Server
-from sending import forward_to, found, queue
+from outbound.hostile import Server
+from outbound.sending import forward_to, found, queue
 from testbed.namespaced import Exim
 from testbed.oauth_server import OAuthServer
 from testbed.relay import Relay

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from hostile import Server
-from http_client import ask
-from sending import forward_to, found, queue
+from outbound.hostile import Server
+from outbound.sending import forward_to, found, queue
 from testbed.faketime import fast_clock
+from testbed.http_client import ask
 from testbed.proxy import Proxy
 from testbed.relay import Relay
 from testbed.token_server import HANG, TokenServer

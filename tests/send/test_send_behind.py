@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hostile import DROP, HANG, RESET, Server, Session, said
-from outgoing import LONG, Letter, hop_to, only
+from outbound.hostile import DROP, HANG, RESET, Server, Session, said
+from outbound.outgoing import LONG, Letter, hop_to, only
 from testbed.namespaced import Exim
 from testbed.postfix import Postfix
 from testbed.waiting import until

@@ -6,13 +6,13 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
-from bounces import Notification, notifications, submit, told
-from hostile import DROP, Server, per_address
-from http_client import post
-from sending import MESSAGE, SENDER, TO, at, forward_to, found, queue
-from spool_walk import untold, walk
+from outbound.bounces import Notification, notifications, submit, told
+from outbound.hostile import DROP, Server, per_address
+from outbound.sending import MESSAGE, SENDER, TO, at, forward_to, found, queue
+from spools.walk import untold, walk
 from testbed.capability import tracer
 from testbed.faketime import faketime
+from testbed.http_client import post
 from testbed.relay import Relay
 from testbed.waiting import until
 

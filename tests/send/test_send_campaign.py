@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hostile import DROP, EXTENSIONS, RESET, Server
-from internet import Internet
-from sending import PLACES, forward_to, queue
-from spool_walk import walk
+from outbound.hostile import DROP, EXTENSIONS, RESET, Server
+from outbound.internet import Internet
+from outbound.sending import PLACES, forward_to, queue
+from spools.walk import walk
 from testbed.faketime import faketime
 from testbed.relay import Relay
 

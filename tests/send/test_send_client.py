@@ -6,9 +6,9 @@ import struct
 from itertools import product
 
 import pytest
-from hostile import DROP, EXTENSIONS, HANG, RESET, Server, drip, flood, per_address
 from msgspec import structs
-from outgoing import LONG, TEXT, THREE, Letter, Password, deliver, hop_to, only, send
+from outbound.hostile import DROP, EXTENSIONS, HANG, RESET, Server, drip, flood, per_address
+from outbound.outgoing import LONG, TEXT, THREE, Letter, Password, deliver, hop_to, only, send
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status

@@ -7,10 +7,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from file_trees import snapshot
-from hostile import HANG, Server, per_address
-from sending import MESSAGE, TO, arriving, at, forward_to, found, outcomes, queue
-from spool_walk import walk
+from outbound.hostile import HANG, Server, per_address
+from outbound.sending import MESSAGE, TO, arriving, at, forward_to, found, outcomes, queue
+from spools.file_trees import snapshot
+from spools.walk import walk
 from testbed.capability import tracer
 from testbed.faketime import faketime
 from testbed.proc import gone

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from bounces import notifications
-from hostile import HANG, Server, per_address
-from log_directory import opened
-from sending import MESSAGE, SENDER, forward_to, found, outcomes, queue
-from spool_moves import MOVE
-from spool_walk import Found, untold, walk
+from outbound.bounces import notifications
+from outbound.hostile import HANG, Server, per_address
+from outbound.sending import MESSAGE, SENDER, forward_to, found, outcomes, queue
+from spools.log_directory import opened
+from spools.moves import MOVE
+from spools.walk import Found, untold, walk
 from testbed.capability import tracer
 from testbed.relay import Relay
 from testbed.waiting import until

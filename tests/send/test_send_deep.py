@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile import Server
-from sending import forward_to, queue
+from outbound.hostile import Server
+from outbound.sending import forward_to, queue
 from testbed.capability import tracer
 from testbed.proc import peak_megabytes
 from testbed.relay import Relay

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 import trustme
-from hostile import DROP, HANG, Server, per_address, reached
-from internet import Internet, run, words
-from sending import found, outcomes, queue
+from outbound.hostile import DROP, HANG, Server, per_address, reached
+from outbound.internet import Internet, run, words
+from outbound.sending import found, outcomes, queue
+from outbound.two_domains import BOB, EVE, MX1, MX2, ZONE
 from testbed.capability import network_of_its_own
-from two_domains import BOB, EVE, MX1, MX2, ZONE
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from disk_faults import failing, full, remounted
-from hostile import Server, Session
-from internet import Internet
-from sending import MESSAGE, TO, forward_to, found, outcomes, queue
-from spool_moves import MOVE
-from spool_walk import walk
+from outbound.hostile import Server, Session
+from outbound.internet import Internet
+from outbound.sending import MESSAGE, TO, forward_to, found, outcomes, queue
+from spools.disk_faults import failing, full, remounted
+from spools.moves import MOVE
+from spools.walk import walk
 from testbed.capability import forbidden, tracer
 from testbed.filesystem import FileSystem
 from testbed.relay import Relay

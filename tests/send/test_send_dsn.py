@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from bounces import read
 from hypothesis import given
 from hypothesis import strategies as st
-from spool_strategies import NOW, addresses, envelopes
+from outbound.bounces import read
+from spools.strategies import NOW, addresses, envelopes
 
 from mailer.config.model import Config
 from mailer.mail.envelope import Recipient

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 import trustme
-from hostile import DROP, RESET, Server, said
-from outgoing import Letter, deliver, hop_to
-from sending import MESSAGE, TO, forward_to, found, outcomes, queue
-from spool_walk import walk
+from outbound.hostile import DROP, RESET, Server, said
+from outbound.outgoing import Letter, deliver, hop_to
+from outbound.sending import MESSAGE, TO, forward_to, found, outcomes, queue
+from spools.walk import walk
 from testbed.relay import Relay
 
 from mailer.mail.outcome import Scope, Status

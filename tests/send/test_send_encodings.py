@@ -7,9 +7,9 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from hostile import Server, per_address
-from http_client import ask
-from sending import forward_to, found, queue
+from outbound.hostile import Server, per_address
+from outbound.sending import forward_to, found, queue
+from testbed.http_client import ask
 from testbed.relay import Relay
 
 from mailer.send.replies.encoding import decode

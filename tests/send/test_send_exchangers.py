@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import HANG, Server
-from internet import Internet, run, words
-from sending import found, outcomes, queue
+from outbound.hostile import HANG, Server
+from outbound.internet import Internet, run, words
+from outbound.sending import found, outcomes, queue
 from testbed.capability import ipv6_loopback
 from testbed.dkim_verifiers import loopback_address
 from testbed.faketime import faketime

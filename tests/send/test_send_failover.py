@@ -8,8 +8,20 @@ from typing import Any
 
 import pytest
 import trustme
-from hostile import DROP, HANG, RESET, Server, reached
-from sending import LOGIN, MESSAGE, PASSWORD, REFUSED, TO, USER, at, forward_to, found, outcomes, queue
+from outbound.hostile import DROP, HANG, RESET, Server, reached
+from outbound.sending import (
+    LOGIN,
+    MESSAGE,
+    PASSWORD,
+    REFUSED,
+    TO,
+    USER,
+    at,
+    forward_to,
+    found,
+    outcomes,
+    queue,
+)
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 

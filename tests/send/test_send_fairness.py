@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from fairness import deaf
-from hostile import HANG, Server
-from internet import Internet
-from sending import TO, forward_to, queue
+from bench.fairness import deaf
+from outbound.hostile import HANG, Server
+from outbound.internet import Internet
+from outbound.sending import TO, forward_to, queue
 from testbed.faketime import faketime
 from testbed.relay import Relay
 from testbed.waiting import until

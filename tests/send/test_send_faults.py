@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 import trustme
-from hostile import DROP, EXTENSIONS, HANG, RESET, STALL, Message, Server, drip, flood, pour
-from internet import Internet
-from sending import PLACES, forward_to, queue
-from spool_walk import Found, walk
+from outbound.hostile import DROP, EXTENSIONS, HANG, RESET, STALL, Message, Server, drip, flood, pour
+from outbound.internet import Internet
+from outbound.sending import PLACES, forward_to, queue
+from spools.walk import Found, walk
 from testbed.faketime import faketime
 from testbed.relay import Relay
 

@@ -4,8 +4,8 @@ import json
 import signal
 from pathlib import Path
 
-from hostile import Server, per_address
-from sending import forward_to, queue
+from outbound.hostile import Server, per_address
+from outbound.sending import forward_to, queue
 from testbed.relay import Relay
 from testbed.waiting import until
 

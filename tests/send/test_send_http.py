@@ -13,11 +13,11 @@ from threading import Event
 from typing import Any
 
 import pytest
-from header_fields import KNOWN, fields
-from hostile import Server
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from sending import forward_to, found, queue
+from outbound.header_fields import KNOWN, fields
+from outbound.hostile import Server
+from outbound.sending import forward_to, found, queue
 from testbed.faketime import faketime, fast_clock
 from testbed.http_api import DOMAIN, MAILBOX, Fault, HttpApi, Reader, gmail, graph, mailgun
 from testbed.ports import free_port

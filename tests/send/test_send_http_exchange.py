@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from outgoing import LONG, Letter, Password
+from outbound.outgoing import LONG, Letter, Password
 
 from mailer.calls.post import CallError, post
 from mailer.config.hops import Api

@@ -1,9 +1,9 @@
 """The copy for interfaces that send to whom the header names: exactly the envelope's recipients, always."""
 
 import pytest
-from header_fields import BOB, EVE, KNOWN, LITERAL, QUOTED, fields
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from outbound.header_fields import BOB, EVE, KNOWN, LITERAL, QUOTED, fields
 from testbed.http_api import named
 
 from mailer.send.http.addressed import addressed

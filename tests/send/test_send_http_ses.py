@@ -11,7 +11,7 @@ from typing import Any, Self
 from urllib.parse import quote_plus
 
 import pytest
-from sending import SENDER, forward_to, queue
+from outbound.sending import SENDER, forward_to, queue
 from testbed.http_api import REGION, HttpApi, ses
 from testbed.moto import Moto
 from testbed.relay import Relay

@@ -5,9 +5,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hostile import Server
-from sending import MESSAGE, forward_to, queue
-from spool_walk import walk
+from outbound.hostile import Server
+from outbound.sending import MESSAGE, forward_to, queue
+from spools.walk import walk
 from testbed.faketime import faketime
 from testbed.relay import Relay
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hostile import Server
-from sending import TO, forward_to, found, outcomes, queue
-from spool_walk import walk
+from outbound.hostile import Server
+from outbound.sending import TO, forward_to, found, outcomes, queue
+from spools.walk import walk
 from testbed.faketime import clock_set
 from testbed.relay import Relay
 from testbed.waiting import until

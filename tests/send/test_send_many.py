@@ -6,11 +6,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from bounces import notifications
-from hostile import DROP
-from internet import Internet
-from sending import found, queue
-from spool_walk import walk
+from outbound.bounces import notifications
+from outbound.hostile import DROP
+from outbound.internet import Internet
+from outbound.sending import found, queue
+from spools.walk import walk
 from testbed.faketime import faketime
 from testbed.relay import Relay, mailer_send_command
 from testbed.smtp_sink import SmtpSink

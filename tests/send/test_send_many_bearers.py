@@ -14,9 +14,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from hostile import Server
-from sending import queue
-from spool_walk import QUEUE, walk
+from outbound.hostile import Server
+from outbound.sending import queue
+from spools.walk import QUEUE, walk
 from testbed.faketime import faketime
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay, mailer_send_command

@@ -2,9 +2,9 @@
 
 import re
 
-from hostile import Server
-from internet import Internet
-from sending import found, queue
+from outbound.hostile import Server
+from outbound.internet import Internet
+from outbound.sending import found, queue
 from testbed.capability import ipv6_loopback
 from testbed.faketime import faketime
 from testbed.nsd import Nsd

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from hostile import Server
-from sending import MESSAGE, TO, forward_to, found, outcomes, queue
+from outbound.hostile import Server
+from outbound.sending import MESSAGE, TO, forward_to, found, outcomes, queue
 from testbed.relay import PASSWORD, USERNAME, Relay
 
 from mailer.spool.layout import Spool

@@ -4,8 +4,8 @@ import fcntl
 import os
 from pathlib import Path
 
-from hostile import Server
-from sending import found, queue
+from outbound.hostile import Server
+from outbound.sending import found, queue
 from testbed.faketime import faketime
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay

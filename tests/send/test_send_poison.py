@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hostile import Server
-from poison import LIVES, POISON, Killer
-from sending import forward_to, queue
-from spool_walk import walk
+from outbound.hostile import Server
+from outbound.sending import forward_to, queue
+from spools.poison import LIVES, POISON, Killer
+from spools.walk import walk
 from testbed.process import ServerProcess
 from testbed.relay import Relay, mailer_send_command
 from testbed.waiting import until

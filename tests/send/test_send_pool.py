@@ -5,8 +5,8 @@ import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
-from hostile import DROP, HANG, Server, reached
-from outgoing import LONG, Letter, hop_to, only
+from outbound.hostile import DROP, HANG, Server, reached
+from outbound.outgoing import LONG, Letter, hop_to, only
 
 from mailer.mail.outcome import Status
 from mailer.send.phase import Timeouts

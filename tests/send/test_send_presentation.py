@@ -5,10 +5,10 @@ from typing import Any
 
 import dkim
 import pytest
-from bounces import read
-from hostile import Message, Server, Session, per_address
-from sending import MESSAGE, SENDER, TO, found, outcomes, queue
-from spool_walk import walk
+from outbound.bounces import read
+from outbound.hostile import Message, Server, Session, per_address
+from outbound.sending import MESSAGE, SENDER, TO, found, outcomes, queue
+from spools.walk import walk
 from testbed.relay import Relay
 
 from mailer.config.receiving import RewriteFrom

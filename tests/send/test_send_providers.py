@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import DROP, Server
 from hypothesis import given
 from hypothesis import strategies as st
-from sending import LOGIN, TO, at, forward_to, found, outcomes, queue
+from outbound.hostile import DROP, Server
+from outbound.sending import LOGIN, TO, at, forward_to, found, outcomes, queue
 from testbed.faketime import faketime
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay

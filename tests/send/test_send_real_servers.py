@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import DROP, AtMost, Server, Session
-from internet import Internet
-from runs import HOUR, Cron
-from sending import LOGIN, MESSAGE, forward_to
+from outbound.hostile import DROP, AtMost, Server, Session
+from outbound.internet import Internet
+from outbound.runs import HOUR, Cron
+from outbound.sending import LOGIN, MESSAGE, forward_to
+from outbound.unrelated_mail import MAILS, PAUSE, bounced, strangers
 from testbed.ports import LOOPBACK
-from unrelated_mail import MAILS, PAUSE, bounced, strangers
 
 EHLO = {
     "Postfix 504": ("rcpt", "504 5.5.2 <vm>: Helo command rejected: need fully-qualified hostname"),

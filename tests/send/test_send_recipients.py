@@ -6,10 +6,10 @@ from itertools import product
 
 import pytest
 import trustme
-from bounces import notifications
-from hostile import DROP, Server, per_address
-from sending import MESSAGE, at, forward_to, found, outcomes, queue
-from spool_walk import untold, walk
+from outbound.bounces import notifications
+from outbound.hostile import DROP, Server, per_address
+from outbound.sending import MESSAGE, at, forward_to, found, outcomes, queue
+from spools.walk import untold, walk
 from testbed.faketime import faketime
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay

@@ -13,13 +13,13 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from hostile import Server, Session
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from reply_corpus import BOUNCES, CORPUS, NEVER_THE_MAILS, phase_of, reading_of, reply_of
-from runs import HOUR, Cron
-from sending import forward_to
-from unrelated_mail import PAUSE, bounced, strangers
+from outbound.hostile import Server, Session
+from outbound.reply_corpus import BOUNCES, CORPUS, NEVER_THE_MAILS, phase_of, reading_of, reply_of
+from outbound.runs import HOUR, Cron
+from outbound.sending import forward_to
+from outbound.unrelated_mail import PAUSE, bounced, strangers
 
 from mailer.mail.reply import Reply
 from mailer.send.phase import Phase

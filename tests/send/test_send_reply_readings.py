@@ -19,7 +19,7 @@ from itertools import chain, product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reply_corpus import BOUNCES, CORPUS, NEVER_THE_MAILS, phase_of, reading_of, reply_of
+from outbound.reply_corpus import BOUNCES, CORPUS, NEVER_THE_MAILS, phase_of, reading_of, reply_of
 
 from mailer.mail.outcome import Outcome, Status
 from mailer.mail.reply import Reply

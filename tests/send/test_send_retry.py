@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile import Server, per_address
-from sending import MESSAGE, TO, forward_to, found, outcomes, queue
-from spool_walk import Found, walk
+from outbound.hostile import Server, per_address
+from outbound.sending import MESSAGE, TO, forward_to, found, outcomes, queue
+from spools.walk import Found, walk
 from testbed.faketime import faketime
 from testbed.relay import Relay
 

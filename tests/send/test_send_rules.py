@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import DROP, HANG, Server
 from hypothesis import given
 from hypothesis import strategies as st
-from rule_mail import ANN, BOB, CID, DAN, provider
-from sending import MESSAGE, TO, found, queue
+from outbound.hostile import DROP, HANG, Server
+from outbound.rule_mail import ANN, BOB, CID, DAN, provider
+from outbound.sending import MESSAGE, TO, found, queue
 from testbed.faketime import faketime
 from testbed.ports import LOOPBACK, free_port
 from testbed.relay import Relay

@@ -3,9 +3,9 @@
 from base64 import b64decode
 
 import pytest
-from bounces import notifications
-from hostile import DROP, Server, per_address
-from sending import MESSAGE, SENDER, TO, at, forward_to, found, queue
+from outbound.bounces import notifications
+from outbound.hostile import DROP, Server, per_address
+from outbound.sending import MESSAGE, SENDER, TO, at, forward_to, found, queue
 from testbed.faketime import faketime
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay

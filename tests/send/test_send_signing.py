@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from hostile import Server
-from sending import TO, forward_to, found, queue
+from outbound.hostile import Server
+from outbound.sending import TO, forward_to, found, queue
 from testbed.relay import Relay
 
 pytestmark = pytest.mark.fault_row(25)

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from disk_faults import failing
-from hostile import HANG, Server, Session, per_address
-from sending import MESSAGE, TO, forward_to, found, queue
-from spool_walk import Found, walk
+from outbound.hostile import HANG, Server, Session, per_address
+from outbound.sending import MESSAGE, TO, forward_to, found, queue
+from spools.disk_faults import failing
+from spools.walk import Found, walk
 from testbed.process import ServerProcess
 from testbed.relay import Relay
 from testbed.waiting import until

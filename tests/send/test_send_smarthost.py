@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import trustme
-from hostile import Server
-from sending import MESSAGE, TO, forward_to, found, outcomes, queue
+from outbound.hostile import Server
+from outbound.sending import MESSAGE, TO, forward_to, found, outcomes, queue
 from testbed.postfix import Postfix
 from testbed.relay import Relay
 

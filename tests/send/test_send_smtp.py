@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from outgoing import Password
+from outbound.outgoing import Password
 
 from mailer.mail.reply import Reply
 from mailer.send.phase import Phase

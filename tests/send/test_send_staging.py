@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import Server
-from sending import forward_to, found, queue
+from outbound.hostile import Server
+from outbound.sending import forward_to, found, queue
 from testbed.relay import Relay
 
 DEV = "dev@staging.example"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import trustme
-from hostile import HANG, Server
-from internet import Internet
-from outgoing import LONG, Letter, hop_to
-from sending import LOGIN, MESSAGE, TO, at, forward_to, found, queue
+from outbound.hostile import HANG, Server
+from outbound.internet import Internet
+from outbound.outgoing import LONG, Letter, hop_to
+from outbound.sending import LOGIN, MESSAGE, TO, at, forward_to, found, queue
+from outbound.two_domains import BOB, EVE, MX1, MX2, ZONE
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
-from two_domains import BOB, EVE, MX1, MX2, ZONE
 
 from mailer.config.hops import TlsLevel, TlsPolicy
 from mailer.mail.outcome import Status

@@ -6,8 +6,8 @@ import ssl
 
 import pytest
 import trustme
-from hostile import DROP, HANG, RESET, Server, drip
-from outgoing import LONG, Letter, Password, hop_to, only, send
+from outbound.hostile import DROP, HANG, RESET, Server, drip
+from outbound.outgoing import LONG, Letter, Password, hop_to, only, send
 
 from mailer.mail.host_name import is_loopback
 from mailer.mail.outcome import Scope, Status

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import trustme
-from hostile import DROP, EXTENSIONS, Server, Session, said
-from http_client import ask
-from sending import TO, at, forward_to, found, queue
+from outbound.hostile import DROP, EXTENSIONS, Server, Session, said
+from outbound.sending import TO, at, forward_to, found, queue
 from testbed.http_api import HttpApi, mailgun
+from testbed.http_client import ask
 from testbed.relay import Relay
 from testbed.token_server import TokenServer
 

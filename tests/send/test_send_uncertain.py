@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile import DROP, RESET, Server, per_address
-from sending import MESSAGE, REFUSED, TO, at, forward_to, found, outcomes, queue
+from outbound.hostile import DROP, RESET, Server, per_address
+from outbound.sending import MESSAGE, REFUSED, TO, at, forward_to, found, outcomes, queue
 from testbed.capability import tracer
 from testbed.faketime import faketime
 from testbed.relay import Relay

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hostile import Server, per_address
-from sending import forward_to, queue
+from outbound.hostile import Server, per_address
+from outbound.sending import forward_to, queue
 from testbed.relay import Relay
 
 from mailer.cli.suppress import suspicion

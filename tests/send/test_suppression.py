@@ -7,10 +7,10 @@ import random
 from pathlib import Path
 
 import pytest
-from bounces import notifications, submit, told
-from event_hook import hook
-from hostile import Server
-from sending import forward_to, found, outcomes, queue
+from outbound.bounces import notifications, submit, told
+from outbound.event_hook import hook
+from outbound.hostile import Server
+from outbound.sending import forward_to, found, outcomes, queue
 from testbed.relay import Relay
 
 from mailer.config.model import Config

@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from http_client import ask
 from testbed.ci import only_root
+from testbed.http_client import ask
 from testbed.relay import Relay
 from testbed.sendmail import unpacked, write_sendmail
 from testbed.tools import node_modules, program

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sendmail_front import GAVE_WAY, REPOSITORY, SANITIZERS, Peer, by_python, compiled, recorder, run
-from spool_strace import attach, calls_in, points
+from inbound.sendmail_front import GAVE_WAY, REPOSITORY, SANITIZERS, Peer, by_python, compiled, recorder, run
+from spools.strace import attach, calls_in, points
 from testbed.capability import tracer, with_own_mounts
+from testbed.modules import module_command
 from testbed.relay import Relay
 from testbed.sendmail import write_sendmail
 
@@ -279,10 +280,8 @@ def test_a_receiver_killed_at_a_system_call_makes_no_exit_code_wrong(made, tmp_p
 
 def test_what_others_do_by_sendmail_is_measured_beside_it():
     with_own_mounts()
-    argv = [sys.executable, "-P", str(REPOSITORY / "tests" / "injection.py")]
-    argv += ["--rounds=2", "--batch=1", "--json", "--directory=/var/tmp"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "tests")}
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
+    argv = module_command("bench.injection", "--rounds=2", "--batch=1", "--json", "--directory=/var/tmp")
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     syncs = {line["name"]: line["syncs"] for line in map(json.loads, done.stdout.splitlines())}
     durable = ["ours, compiled", "control: the same", "ours, Python"]

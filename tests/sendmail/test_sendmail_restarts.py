@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from sendmail_callers import BCC, CALLERS, TO, Call, cron
-from spool_strace import attach
+from inbound.sendmail_callers import BCC, CALLERS, TO, Call, cron
+from spools.strace import attach
 from testbed.ci import only_root
 from testbed.process import ServerProcess
 from testbed.relay import PASSWORD, USERNAME, Relay

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from smuggling import SEQUENCES
+from inbound.smuggling import SEQUENCES
 
 from mailer.sendmail import session
 from mailer.sendmail.session import Session

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hostile import Server
-from sending import MESSAGE, TO, forward_to, found, queue
+from outbound.hostile import Server
+from outbound.sending import MESSAGE, TO, forward_to, found, queue
 from testbed.capability import forbidden
 from testbed.filesystem import FILE_SYSTEMS
 from testbed.relay import Relay

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sending import queue
+from outbound.sending import queue
 
 from mailer.mail import clock
 from mailer.mail.clock import Clocks, Reading

@@ -7,10 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_queue import Queue
-from handing_over import Cut, hand_over, owned, pipes, run_both, take_in, wrong_at_the_end, wrong_between
-from spool_crash import Boundary, dying_at
-from spool_walk import walk
+from spools.crash import Boundary, dying_at
+from spools.handing_over import (
+    Cut,
+    hand_over,
+    owned,
+    pipes,
+    run_both,
+    take_in,
+    wrong_at_the_end,
+    wrong_between,
+)
+from spools.states import Queue
+from spools.walk import walk
 
 from mailer.spool.handover.mover import Result
 from mailer.spool.layout import Spool

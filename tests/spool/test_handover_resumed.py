@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cli_queue import Queue
-from handing_over import Cut, hand_over, pipes, run_both, take_in, wrong_at_the_end
-from spool_crash import dying_at
-from spool_walk import Found, walk
+from spools.crash import dying_at
+from spools.handing_over import Cut, hand_over, pipes, run_both, take_in, wrong_at_the_end
+from spools.states import Queue
+from spools.walk import Found, walk
 
 from mailer.spool.handover.draft import Draft
 from mailer.spool.handover.leaving import Leaving, NotMovable

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sending import found, queue
-from spool_strategies import NOW, accept
-from spool_walk import walk
+from outbound.sending import found, queue
+from spools.strategies import NOW, accept
+from spools.walk import walk
 from testbed.faketime import clock_set, faketime
 from testbed.relay import Relay
 

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from spool_runner import attempt, claims_of, run_once, settle
-from spool_strategies import NOW, accept
-from spool_syncs import Fsyncs
-from spool_walk import only, walk
+from spools.runner import attempt, claims_of, run_once, settle
+from spools.strategies import NOW, accept
+from spools.syncs import Fsyncs
+from spools.walk import only, walk
 
 from mailer.spool import locked_message
 from mailer.spool.journal import Disposition, Event, Kind
@@ -24,7 +24,7 @@ from mailer.spool.syscalls import boot_id
 HOLDER = """
 import sys
 from pathlib import Path
-from spool_runner import attempt, claims_of, settle
+from spools.runner import attempt, claims_of, settle
 from mailer.spool.layout import Spool
 spool = Spool.open(Path(sys.argv[1]))
 claim = claims_of(spool, 1.8e9).claim(sys.argv[2])

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from spool_gate import Gate
-from spool_strategies import NOW, accept, envelope
-from spool_syncs import Fsyncs
-from spool_walk import only, walk
+from spools.gate import Gate
+from spools.strategies import NOW, accept, envelope
+from spools.syncs import Fsyncs
+from spools.walk import only, walk
 
 from mailer.spool.changes import DurableMove, NotUndone, make_durable
 from mailer.spool.committer import Committer

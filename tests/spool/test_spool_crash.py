@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from spool_crash import dying_at
-from spool_runner import DELAY, HORIZON, attempt, claims_of, run_once, settle
-from spool_strategies import NOW, accept, envelope, receive
-from spool_walk import Found, walk
+from spools.crash import dying_at
+from spools.runner import DELAY, HORIZON, attempt, claims_of, run_once, settle
+from spools.strategies import NOW, accept, envelope, receive
+from spools.walk import Found, walk
 
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.run.operate import Operator

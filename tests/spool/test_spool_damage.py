@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from spool_runner import attempt, claims_of, settle
-from spool_strategies import NOW, accept
-from spool_walk import walk
+from spools.runner import attempt, claims_of, settle
+from spools.strategies import NOW, accept
+from spools.walk import walk
 
 from mailer.spool.journal import Disposition
 from mailer.spool.layout import Place, Spool

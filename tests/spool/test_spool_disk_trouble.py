@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from spool_moves import MOVE
-from spool_runner import run_once
-from spool_strace import Ran, straced
-from spool_strategies import NOW, accept, envelope
-from spool_walk import QUEUE, only, walk
+from spools.moves import MOVE
+from spools.runner import run_once
+from spools.strace import Ran, straced
+from spools.strategies import NOW, accept, envelope
+from spools.walk import QUEUE, only, walk
 from testbed.capability import with_own_mounts
 
 from mailer.spool.incoming import Incoming
@@ -204,10 +204,10 @@ def mounted(options: str, program: str) -> list[str]:
 FULL = """
 import sys
 from pathlib import Path
-from spool_programs import receive_one
-from spool_runner import run_once
-from spool_strategies import NOW
-from spool_walk import walk
+from spools.programs import receive_one
+from spools.runner import run_once
+from spools.strategies import NOW
+from spools.walk import walk
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 root = Path(sys.argv[1], "spool")
@@ -238,10 +238,10 @@ def test_a_really_full_disk_refuses_and_recovers(options: str) -> None:
 READ_ONLY = """
 import subprocess, sys
 from pathlib import Path
-from spool_programs import receive_one
-from spool_runner import run_once
-from spool_strategies import NOW, envelope, receive
-from spool_walk import only, walk
+from spools.programs import receive_one
+from spools.runner import run_once
+from spools.strategies import NOW, envelope, receive
+from spools.walk import only, walk
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 root = Path(sys.argv[1], "spool")

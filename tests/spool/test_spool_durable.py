@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from hostile import Server
-from sending import TO, forward_to, queue
-from spool_moves import MOVE
-from spool_strace import Call, calls_in
+from outbound.hostile import Server
+from outbound.sending import TO, forward_to, queue
+from spools.moves import MOVE
+from spools.strace import Call, calls_in
 from testbed.capability import tracer
 from testbed.relay import Relay
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
-from spool_strategies import NOW, accept, addresses, envelope, envelopes, messages, receive
-from spool_walk import read
+from spools.strategies import NOW, accept, addresses, envelope, envelopes, messages, receive
+from spools.walk import read
 
 from mailer.config.model import Config
 from mailer.mail.clock import rfc3339, seconds

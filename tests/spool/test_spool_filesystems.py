@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from doctor_findings import examined
 from testbed.capability import with_own_mounts
+from testbed.doctor_findings import examined
 from testbed.relay import Relay
 
 from mailer.mail.finding import Grade

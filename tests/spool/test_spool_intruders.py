@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from intruders import INTRUDERS, make_link
-from spool_runner import claims_of, run_once
-from spool_strategies import NOW, accept, envelope, receive
-from spool_walk import only, walk
+from spools.intruders import INTRUDERS, make_link
+from spools.runner import claims_of, run_once
+from spools.strategies import NOW, accept, envelope, receive
+from spools.walk import only, walk
 from testbed.ci import only_root
 
 from mailer.spool.ids import new_id

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from spool_strategies import NOW
+from spools.strategies import NOW
 
 from mailer.mail.clock import rfc3339
 from mailer.mail.envelope import Recipient

@@ -4,11 +4,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from spool_programs import message_of
-from spool_runner import HORIZON, claims_of, run_once
-from spool_strace import points, straced
-from spool_strategies import NOW, accept
-from spool_walk import only, walk
+from spools.programs import message_of
+from spools.runner import HORIZON, claims_of, run_once
+from spools.strace import points, straced
+from spools.strategies import NOW, accept
+from spools.walk import only, walk
 
 from mailer.spool.layout import Place, Spool
 from mailer.spool.run.sweep import clean_tmp, requeue_due

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spool_runner import attempt, claims_of, settle
-from spool_strategies import NOW, accept, envelope, receive
-from spool_walk import walk
+from spools.runner import attempt, claims_of, settle
+from spools.strategies import NOW, accept, envelope, receive
+from spools.walk import walk
 from testbed.ci import only_root
 
 from mailer.spool.due import due_buckets

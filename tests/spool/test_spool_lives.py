@@ -19,10 +19,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from spool_crash import dying_at
-from spool_runner import DELAY, HORIZON, attempt, claims_of, settle
-from spool_strategies import NOW, envelope, receive
-from spool_walk import Found, walk
+from spools.crash import dying_at
+from spools.runner import DELAY, HORIZON, attempt, claims_of, settle
+from spools.strategies import NOW, envelope, receive
+from spools.walk import Found, walk
 
 from mailer.spool.entry import read_entry
 from mailer.spool.layout import Place, Spool, Spot

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from spool_strategies import accept
-from spool_walk import walk
+from spools.strategies import accept
+from spools.walk import walk
 
 from mailer.spool.layout import Place
 
@@ -20,8 +20,8 @@ MESSAGES = 300
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from spool_runner import run_once
-from spool_strategies import NOW
+from spools.runner import run_once
+from spools.strategies import NOW
 from mailer.spool.layout import Spool
 gate_read, gate_write = os.pipe()
 for runner in range(int(sys.argv[2])):

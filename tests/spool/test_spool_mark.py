@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_queue import Queue
+from spools.states import Queue
 from testbed.relay import Relay
 
 from mailer.spool.layout import Spool, SpoolError

@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 
 import pytest
-from spool_runner import DELAY, HORIZON, claims_of, run_once
-from spool_strategies import NOW, accept
-from spool_walk import walk
+from spools.runner import DELAY, HORIZON, claims_of, run_once
+from spools.strategies import NOW, accept
+from spools.walk import walk
 
 from mailer.spool.checks.fsck import findings
 from mailer.spool.layout import Place, Spool, Spot, bucket_for

@@ -1,6 +1,6 @@
 """Bounces exactly once, in the order of `spool/run/notice.py`: death at every system call, and what follows.
 
-The real notifier, with a committer that does each change at once; death as in `spool_crash`.
+The real notifier, with a committer that does each change at once; death as in `spools.crash`.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spool_crash import dying_at
-from spool_runner import attempt, claims_of, settle
-from spool_strategies import NOW, accept
-from spool_syncs import Fsyncs
-from spool_torn import torn_renames
-from spool_walk import Found, in_two_places, untold, walk
+from spools.crash import dying_at
+from spools.runner import attempt, claims_of, settle
+from spools.strategies import NOW, accept
+from spools.syncs import Fsyncs
+from spools.torn import torn_renames
+from spools.walk import Found, in_two_places, untold, walk
 
 from mailer.maillog.events import MailLog
 from mailer.send.dsn.notify import NotificationSettings, Notifier

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from intruders import INTRUDERS
-from spool_runner import attempt, claims_of, run_once, settle
-from spool_strategies import NOW, accept
-from spool_syncs import Fsyncs
-from spool_walk import in_two_places, only, walk
+from spools.intruders import INTRUDERS
+from spools.runner import attempt, claims_of, run_once, settle
+from spools.strategies import NOW, accept
+from spools.syncs import Fsyncs
+from spools.walk import in_two_places, only, walk
 
 from mailer.spool.checks.fsck import findings
 from mailer.spool.entry import Corrupt

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from spool_moves import MOVE, WHOLE
-from spool_strace import Call, straced
-from spool_strategies import accept
+from spools.moves import MOVE, WHOLE
+from spools.strace import Call, straced
+from spools.strategies import accept
 
 from mailer.spool.layout import Spool
 

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_queue import Queue
-from disk_faults import remounted
-from doctor_findings import examined
+from spools.disk_faults import remounted
+from spools.states import Queue
 from testbed.capability import tracer, with_own_mounts
+from testbed.doctor_findings import examined
 from testbed.relay import Relay
 
 from mailer.mail.finding import Grade

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from spool_gate import Gate
-from spool_runner import DELAY, HORIZON, claims_of, run_once, settle
-from spool_strategies import NOW, accept
-from spool_syncs import Fsyncs
-from spool_torn import torn_renames
-from spool_walk import in_two_places, walk
+from spools.gate import Gate
+from spools.runner import DELAY, HORIZON, claims_of, run_once, settle
+from spools.strategies import NOW, accept
+from spools.syncs import Fsyncs
+from spools.torn import torn_renames
+from spools.walk import in_two_places, walk
 
 from mailer.maillog.events import MailLog
 from mailer.send.dsn.notify import NotificationSettings, Notifier

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from spool_strategies import NOW, accept, envelope, envelopes, receive
+from spools.strategies import NOW, accept, envelope, envelopes, receive
 
 from mailer.mail.clock import rfc3339
 from mailer.mail.envelope import Envelope, Recipient

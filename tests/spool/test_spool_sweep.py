@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from spool_moves import MOVE
-from spool_runner import DELAY, HORIZON, claims_of, run_once
-from spool_strace import straced
-from spool_strategies import NOW, accept, envelope
-from spool_syncs import Fsyncs
-from spool_walk import only, walk
+from spools.moves import MOVE
+from spools.runner import DELAY, HORIZON, claims_of, run_once
+from spools.strace import straced
+from spools.strategies import NOW, accept, envelope
+from spools.syncs import Fsyncs
+from spools.walk import only, walk
 
 from mailer.spool import incoming as incoming_module
 from mailer.spool.incoming import Incoming

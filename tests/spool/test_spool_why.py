@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_queue import Queue
-from disk_faults import full, remounted
-from hostile import DROP, HANG, Action, Server, reached
-from sending import TO, at, forward_to, queue
+from outbound.hostile import DROP, HANG, Action, Server, reached
+from outbound.sending import TO, at, forward_to, queue
+from spools.disk_faults import full, remounted
+from spools.states import Queue
 from testbed.faketime import faketime
 from testbed.ports import free_port
 from testbed.relay import Relay

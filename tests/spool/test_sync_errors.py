@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from spool_strategies import NOW, envelope
+from spools.strategies import NOW, envelope
 from testbed.capability import forbidden
 from testbed.filesystem import FILE_SYSTEMS
 from testbed.write_log_disk import WriteLogDisk

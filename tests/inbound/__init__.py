@@ -1,0 +1,1 @@
+"""Clients of the receiver, and what they send."""

@@ -1,0 +1,1 @@
+"""What goes wrong on a host, staged with real programs."""

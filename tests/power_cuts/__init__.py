@@ -1,0 +1,1 @@
+"""Power cuts of real file systems: the lab, and what it judges by."""

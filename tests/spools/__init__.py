@@ -1,0 +1,1 @@
+"""What tests do to a spool, and an independent reader of it."""
