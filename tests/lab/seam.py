@@ -23,6 +23,7 @@ from typing import Any
 import mailer
 from lab.kernel import FIRST, ROOT, Kernel, trouble
 from lab.threads import Future, Present, Queue, Threading
+from mailer.ground.libc import libc
 
 _MOUNT = 7
 EPOCH = 1_795_000_000.0
@@ -202,7 +203,7 @@ _TWO_PATHS = ("link", "rename")
 
 
 @contextmanager
-def installed() -> Iterator[None]:  # noqa: C901, PLR0912 - one list of what is put in place
+def installed() -> Iterator[None]:  # noqa: C901 - one list of what is put in place
     """Have the product work on the simulated system for as long as the block runs."""
     saved: list[tuple[Any, str, Any]] = []
 
@@ -220,6 +221,7 @@ def installed() -> Iterator[None]:  # noqa: C901, PLR0912 - one list of what is 
         id(queue.SimpleQueue): Queue,
         id(futures.Future): Future,
         id(sys.modules["threading"]): Threading,
+        id(libc): _Libc(),
     }
     try:
         for name in _DESCRIPTORS:
@@ -246,8 +248,6 @@ def installed() -> Iterator[None]:  # noqa: C901, PLR0912 - one list of what is 
             for name, value in list(vars(module).items()):
                 if (other := names.get(id(value))) is not None:
                     put(module, name, other)
-                elif name == "_libc":
-                    put(module, name, _Libc())
             if module.__name__ == "mailer.spool.syscalls":
                 put(module, "open", _open)
             if module.__name__ == "mailer.spool.ids":
