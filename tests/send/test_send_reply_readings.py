@@ -9,7 +9,9 @@ it had phrases alone it read 81 % of the first 90 rightly, 80 % of the next 70, 
 37 of two Chinese hosts) and 77 % of the next 278, of other servers and forums. The grammar was written from
 120 of these, and read 89 % of the other 158 at first sight; then 75 % of 130 more, mostly terse words of
 administrators' own rules, and 80 % of 50 that others' lists of patterns give. By phrases alone it would have
-been 82 %, 64 % and 70 %. Of a last round of 58, from reports of applications and clients, it read 91 %.
+been 82 %, 64 % and 70 %. Of a round of 58, from reports of applications and clients, it read 91 %. Of 277
+more, from the help of providers and the patterns of others, it read 75 %; and when words and phrases had been
+added for 217 of these, 80 % of the other 60 (before: 77 %).
 """
 
 import re
@@ -272,7 +274,9 @@ VARIANTS = {
     "other spacing": lambda text: text.replace(" ", "   ").replace(": ", ":"),
     "a page": lambda text: f"{text} See https://help.example.com/a/b?code=421&x=quota for details.",
     "an id": lambda text: f"{text} [x12Ab34cd56.789 - 0f3a]",
-    "other addresses": lambda text: re.sub(r"[\w.*#+-]+@[\w.*-]+", "carol.o'hara+x@mail.example.co.uk", text),
+    "other addresses": lambda text: re.sub(
+        r"[\w.*#+-]+@(?:(?!\.\.)[\w.*-])+", "carol.o'hara+x@mail.example.co.uk", text
+    ),
     "other hosts' addresses": lambda text: re.sub(
         r"(?<![\d.])\d+\.\d+\.\d+\.\d+(?![\d.])", "203.0.113.77", text
     ),

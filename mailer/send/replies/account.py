@@ -45,6 +45,7 @@ ACCOUNTS = (
             not authori(z|s)ed to (send|use)
             not authori(z|s)ed (sender|from)
             password protected
+            receiving
             <ip> is not
             unauthenticated (email|mail|message)
             """,
@@ -95,6 +96,7 @@ ACCOUNTS = (
             email account
             (per|an|#) (hour|day|minute)
             recipient address rejected
+            <ip> (is |was |has been )?(blocked|restricted)
             """,
         reason=_STATE,
         source="Brevo: 502 not yet activated; SMTP2GO, cPanel, Mailgun: suspended, sandbox",
@@ -104,7 +106,9 @@ ACCOUNTS = (
         """
         sandbox (subdomain|domain)*
         (unusual|suspicious|abnormal) (sending |account |login |outbound )?activity
-        bad outbound sender
+        bad (outbound|inbound) (sender|connector)
+        account (\\S+ ){0,2}(suspended|disabled|blocked|locked|deactivated) (please )?contact (us|support|our|
+            billing|sales|customer)
         (outbound|outgoing) (spam|sender)
         (konto|compte|cuenta|conta|versand|envoi) ~ (gesperrt|deaktiviert|suspendu*|bloque*|desactive|
             suspendida|bloqueada|suspensa|bloccato|sospeso)
@@ -152,6 +156,7 @@ ACCOUNTS = (
             deactivated|terminated|banned|not active|unavailable|not available|abnormal|expired|
             frozen|closed|on hold)
         """,
+        unless="client <ip>",
         phases=SENDER | AUTH,
         reason=_STATE,
         source="At MAIL no recipient has been named yet (RFC 5321 3.3)",

@@ -6,7 +6,7 @@ counts only if one of NEGATIONS precedes it shortly. If entries overlap, the lon
 
 NEGATIONS = """
     not no never neither nor without lacks non unable failed can't cannot couldn't cant didn't doesn't doesnt
-    dosn't don't dont isn't wasn't weren't won't aren't hasn't nicht kein keine pas ne nao nie nem
+    dosn't don't dont do'nt isn't wasn't weren't won't aren't hasn't nicht kein keine pas ne nao nie nem
     """
 
 THINGS = {
@@ -37,12 +37,14 @@ THINGS = {
         """,
     "allowance": """
         quota limit limits ratelimit* rate rates frequency throttl* allowance credit* volume traffic
+        limite limiti limites limiten kontingent cuota contingent
         hourly daily weekly monthly per?hour per?day per?minute per?second past?# last?# today balance
         bandwidth pace burst fast faster quickly frequently
         """,
     "account": """
         account accounts subscription plan license licence billing payment trial sandbox your?ability
         smtp?access submission customer* tenant outgoing outbound
+        configuration?set compte konto cuenta conta versand envio envios envoi envois invio invii
         """,
     "trade": """
         reseller* subscription subscriptions plan plans license licenses licence licences billing payment
@@ -60,13 +62,13 @@ THINGS = {
     "content": """
         content spam* antispam junk* ube uce unsolicited bulk virus viruses malware phish* trojan worm
         scam fraud* suspicious infected filtered quarantin* profan* offensive obscene porn* advert*
-        pattern keyword uribl surbl regular?expression regex
+        pattern keyword word words sensitive uribl surbl regular?expression regex
         """,
     "utf8": "smtputf8 utf8 non?ascii",
     "form": """
         header headers mime line lines lf cr line?feed linefeed newline charset encoding 8bit multipart
         boundary crlf newlines 8bitmime encoded null?byte* nul field fields rfc syntax compliant
-        from?header date?header subject message?id json xml duplicate
+        from?header date?header subject message?id json xml duplicate standard standards
         """,
     "attachment": """
         attachment* file files filename extension executable* archive archives zip zips macro* file?type
@@ -121,15 +123,18 @@ STATES = {
         unresolv* unrout* undeliver* unreachable missing absent unregistered undefined unlisted no?such
         no?longer bogus violates wrong* nobody deleted removed departed unbekannt inconnu* sconosciut*
         desconocid* unparse* unparsa* reserved unconfigured stray bare naked lone restricted?character*
-        obsolete dead defunct defect* unrecognized unrecognised
-        not exist* not found not valid not deliverable not local not known not listed not registered
+        obsolete dead defunct defect* unrecognized unrecognised introuvable
+        existiert?nicht not exist* not esist* not found not gefunden not trov* not trouv* not encontr*
+        not used not valid not deliverable not local not known not listed not registered
         not configured not hosted not here not user not resolv* not in not contain* not have
         not recognized not recognised not handled not exists not parse* not given not compliant not reach*
+        not comply not complies
         """,
     "disabled": """
         disabled suspend* inactive locked frozen closed terminated deactivated discontinued hangup on?hold
         revoked expired restricted cancelled paused unpaid compromised archived abandoned retired moved
-        unsubscribed out?of?service
+        unsubscribed out?of?service suspendu* suspendid* sospes* gesperrt deaktiviert
+        desactiv* disattivat* disabilitat* bloccat* bloque* bloquead*
         not active not enabled not activated
         """,
     "listed": """
@@ -141,7 +146,8 @@ STATES = {
         """,
     "full": """
         full over exceed* overquota exhausted reached out?of used?up insufficient over?quota overflow voll
-        pleine lleno
+        pleine lleno piena cheia esaurit* agotad* depasse* superad* superat* excedid* excedeu uberschritten
+        ueberschritten erreicht atteint* raggiunt* alcanzad*
         not enough
         """,
     "refused": """
@@ -162,6 +168,7 @@ STATES = {
         insufficient lost unavailable temporary temporarily incomplete unexpected unqueuable stopped
         abort* interrupted malfunction* out?of?memory shutting closing restart* degraded congest* retry
         try?again* try?later unreachable low maintenance exception
+        trouble abruptly
         not save* not stor* not process* not load not creat* not writ* not complet* not scan* not verify
         not saved not available not running not respon* not data
         """,

@@ -116,7 +116,6 @@ CONTENTS = (
         (reject*|block*|refus*|den(y|ied)) (message |mail )?content
         content (filter|filtering|inspection|scanner)
         (mail|message|email|content) ?policy violation
-        policy violation
         (illegal|dangerous|forbidden|prohibited|blocked|banned|unsafe|executable) ~ (attachment*|file|
             extension|content|name)
         (banned|blocked) (filename|file|extension|name)

@@ -19,8 +19,8 @@ _US = """
     your (\\S+ )?(account|mailbox|mail box|inbox|login|user ?name|password|plan|subscription|service|
         quota|limit|ip|ip address|host|hostname|server|network|isp|provider|domain|client|helo|ehlo|
         session|connection|system)
-    (sending|sender|sender's|smtp|outgoing|outbound|submission|mailing) (\\S+ )?(account|access|service|
-        mailbox|quota|limit|limits|rate|mail|mails|messages|email)
+    (sending|sender|sender's|smtp|outgoing|outbound|submission|mailing) ((?!error )\\S+ )?(account|access|
+        service|mailbox|quota|limit|limits|rate|mail|mails|messages|email)
     (client|connecting|sending) (host|server|ip|address|mta)
     sending (for|from) (this|your|the)
     (hourly|daily|weekly|monthly)
@@ -30,6 +30,8 @@ _US = """
     you (are not|must|need|may not|cannot)
     (remote ?host|spammers?)
     relay (access|denied|not)
+    (sender|call ?(out|back)) (\\S+ )?verif*
+    sending (\\S+ )?(spam|unsolicited)
     (scan|scanning|scanner|antivirus) (failed|failure|error|timeout|timed out|is not available|unavailable)
     (signature|virus) database
     (contact|contacts|contacts list|contact list|verified addresses|verified recipients) only

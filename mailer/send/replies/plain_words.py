@@ -19,7 +19,7 @@ _LOOKUP = compile_late(rf"(?:https?:)?//(?:{_LISTS})[^\s<>\"]*", re.ASCII)
 _URL = compile_late(r"(?:https?:/+|www\.)[^\s<>\"]*", re.ASCII)
 _TAG = compile_late(r"</?(?:a|br|b|p)(?: [^<>]{0,200})?>", re.ASCII)
 _PART = r"[^\s<>()\[\]\":;,=@]"
-_ADDRESS = compile_late(rf"(?<!{_PART}){_PART}+@{_PART}+")
+_ADDRESS = compile_late(rf"(?<!{_PART}){_PART}+@(?:(?!\.\.){_PART})+")
 _IP = compile_late(
     r"(?<![\w.])(?:(?:\d{1,3}|x{1,3}|#)\.){3}(?:\d{1,3}|x{1,3}|#)(?![\w]|\.\d)|(?:[0-9a-f]{1,4}:){3,7}[0-9a-f:]+",
     re.ASCII,

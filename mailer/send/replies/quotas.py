@@ -14,9 +14,10 @@ message tries every hour."""
 _USED_UP = "Our sending quota there is used up."
 _TOO_FAST = "We send too fast for this server."
 
-# A reply that also has one of these is about a mailbox that is full or gets too much mail.
+# A reply that also has one of these is about a mailbox that is full or gets too much mail. Some servers put
+# the text of RFC 5321 4.2.2 before their own: `Requested mail action not taken: mailbox unavailable`.
 _MAILBOX = """
-    mailbox
+    (?<!not taken )mailbox
     mail box
     inbox
     incoming
@@ -29,6 +30,13 @@ _MAILBOX = """
     """
 
 QUOTAS = (
+    Row(
+        About.QUOTA,
+        "(mi|rp) (sfq|stc|qrc|trc)",
+        pause=PAUSE,
+        reason=_TOO_FAST,
+        source="NetEase (163, 126): a sender's mails (SFQ, STC) or recipients (QRC, TRC) in a time",
+    ),
     Row(
         About.QUOTA,
         """
@@ -128,7 +136,7 @@ QUOTAS = (
         """
         too (frequently|frequent|fast|quickly|often) ~ (sending|connect*|messages|mails?|emails?)
         (send|sent|sending|submitting|messages|emails|mails) ~ too (fast|frequent*|quickly|many|much|often)
-        too (many|much) (messages|emails|mails|mail|email)
+        too (many|much) (messages|emails|mails|mail|email|recipients from)
         too frequent ~
         too frequently
         (retrying|retries|trying|connecting|asking|submitting) too (fast|quickly|often|soon|much)
@@ -150,6 +158,7 @@ QUOTAS = (
         unless=_MAILBOX
         + """
             in (the )?queue
+            too many (\\S+ )?connections
             (in|on|per|for) (this|one|a) (session|connection)
             per (connection|session)
             for this (recipient|user)

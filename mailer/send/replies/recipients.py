@@ -16,6 +16,14 @@ _WISH = "The recipient does not accept the mail."
 MAILBOXES = (
     Row(
         About.RECIPIENT,
+        "(messages|mail|mails|email) to @ (\\S+ )?(are|is) blocked by your organi(z|s)ation",
+        phases=RECIPIENT | CONTENT,
+        here=True,
+        reason="Our own organisation's block list has the recipient; another provider may deliver.",
+        source="Microsoft 365: 5.7.703, blocked by your organization using Tenant Allow Block List",
+    ),
+    Row(
+        About.RECIPIENT,
         "address blacklisted",
         unless="(ip|<ip>|<list>|your|sender|sender's|from|host|client|server|at|by|on|in|@)",
         codes="554",
@@ -35,7 +43,7 @@ MAILBOXES = (
             over quota|out of (disk )?quota)
         over ?quota
         over (quota|storage quota|his quota|their quota|its quota)
-        (user|recipient|disk|mailbox|recipient's) ~ (quota|storage|space) ~ (exceeded|full|
+        (user|user's|recipient|disk|mailbox|recipient's) ~ (quota|storage|space) ~ (exceeded|full|
             exhausted|exceed*|reached|used)
         (quota|storage) ~ (for|of) (this |the )?(user|recipient|mailbox|account)
         (quota|storage) exceeded mailbox
@@ -45,6 +53,7 @@ MAILBOXES = (
         too many (mails|messages|emails) (on|in) (the |this )?(server|mailbox|inbox|account)
         (recipient|user|mailbox) (has )?(reached|exceeded) (\\S+ ){0,3}quota
         storage allocation
+        exceed* (\\S+ )?(storage|disk) (quota|limit)
         speichervolumen
         boite ~ pleine
         (casella|buzon|caixa) ~ (piena|lleno|cheia)
@@ -59,6 +68,7 @@ MAILBOXES = (
         """,
         unless="""
             sending
+            send (limit|quota|rate)
             outgoing
             submission
             smtp
@@ -253,6 +263,7 @@ RECIPIENTS = (
         is no longer valid
         user ~ (rejected|does not accept|doesn't accept|doesn't want|has blocked)
         recipient (does not|doesn't|has not|is not) ~ (accept*|wish|want|authorized)
+        recipient (is )?only accept*
         (recipient|user|addressee|mailbox owner) (\\S+ ){0,2}(not|doesn't|never|won't) (\\S+ )?(want|wish|
             accept|receive|like)
         (recipient|user|addressee) (\\S+ )?(refuses|refused|declines|declined|unsubscribed|opted)
@@ -291,6 +302,20 @@ RECIPIENTS = (
 )
 
 RECIPIENT_CODES = (
+    Row(
+        About.RECIPIENT,
+        """
+        (account|customer|subscriber) (\\S+ ){0,3}(unknown|not found|not exist|doesn't exist|no longer|
+            invalid|inactive|disabled|closed|expired|suspended|locked|deleted|discontinued|unavailable|
+            not available)
+        (unknown|no such|invalid|inactive|disabled|closed) (account|customer|subscriber)
+        """,
+        enhanced=r"1\.1|2\.1",
+        unless=_OURS,
+        phases=RECIPIENT,
+        reason=_NOBODY,
+        source="Interia: 550 5.1.1 Account not found; X.1.1 and X.2.1 are about the recipient",
+    ),
     Row(
         About.RECIPIENT,
         "recipient address(es)? rejected\nall recipient addresses rejected",

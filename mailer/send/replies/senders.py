@@ -10,6 +10,17 @@ SENDERS = (
     Row(
         About.SENDER,
         """
+        mi (spf|spb|dma)
+        dt sum
+        wm blu
+        """,
+        here=True,
+        reason=_NOT_ALLOWED,
+        source="NetEase (163, 126): SPF, a sender that it does not allow, or another one in From (SUM)",
+    ),
+    Row(
+        About.SENDER,
+        """
         not owned by
         (absender*|expediteur|emetteur|remitente|mittente|remetente) ~ (nicht|non|pas|no|nao|unzulassig|
             unberechtigt)
@@ -32,7 +43,8 @@ SENDERS = (
         unless="""
             recipient*
             not ~ allowed to send from <ip>
-            use this ~ server
+            use this ~ (server|service|system)
+            (from|to) (this|that) (country|network|location|region|host)
             connect
             relay
             """,
@@ -56,8 +68,8 @@ SENDERS = (
         not your (address|account|domain|identity|own|email|sender)
         use your own (address|email|domain|sender)
         (from|sender|domain|address) must be (verified|validated|confirmed|authenticated|registered|local)
-        (domain|sender) (is |was )?not (hosted|handled|served|configured|registered|allowed) (here|on|by|
-            with|for|in)
+        (domain|sender) (is |was )?not (hosted|handled|served|configured|registered|allowed|associated|
+            linked|added) (here|on|by|with|for|in|to)
         (use|using) ~ (as|for) (a |the )?(sender|from)
         local users? only
         (domain|sender|from|address|envelope) ~ (mismatch*|does not match|doesn't match)
@@ -80,6 +92,7 @@ SENDERS = (
             connect
             relay
             from <ip>
+            (sender|sending) account ~ (disabled|suspended|blocked|locked)
             domain of sender ~ exist
             must (be specified|contain a)
             """,
@@ -119,6 +132,7 @@ SENDERS = (
         """,
         unless="""
             unusual ~ rate
+            duplicate header*
             (helo|ehlo)
             """,
         here=True,
@@ -135,6 +149,7 @@ SENDER_REPUTE = (
         (url|urls|link|links|uri|content|domain in) ~ (listed|blacklist*|blocklist*|uribl|surbl|dbl|
             spamhaus)
         (surbl|uribl) ~ (url|uri|link|domain in)
+        (blacklisted|blocklisted|listed|banned) (url|urls|uri|link|links)
         contains ~ (domain|url|link|address) ~ listed
         """,
         unless="blocked using",
@@ -184,6 +199,7 @@ UNWANTED = (
             *dnsbl
             domain ~ (not exist|not found|doesn't exist)
             administrative
+            server configuration
             sender domain (must|not)
             """,
         here=True,

@@ -40,6 +40,18 @@ LIMITS = (
     Row(
         About.SESSION,
         """
+        hl (rep|icc|ifc|mep|ihu|ipb|itc|ifq)
+        (mi|rp) (cel|ccl|dmc|drc)
+        dt rbl
+        wm bli
+        mi nhd
+        """,
+        reason="The address, its sessions or its name in EHLO are refused, by the provider's own code.",
+        source="NetEase (163, 126): its list of replies; HL: of the host, CEL, CCL: commands, RBL: blocklist",
+    ),
+    Row(
+        About.SESSION,
+        """
         too many ~ (connection|connections|sessions|session|clients)
         (connection|connections|session|sessions|concurrency) (\\S+ )?(limit|limits|exceeded|quota)
         (concurrent|simultaneous|parallel) ~ (limit|limits|exceeded|connections|sessions|reached)
@@ -74,7 +86,7 @@ STANDING = (
     Row(
         About.SESSION,
         """
-        (black|block|deny|ban|reject) ?(list|lists|listing)
+        (black|block|deny|ban|reject|spam) ?(list|lists|listing)
         (listed|found|list|listing|present|entry|appears) (at|in|by|on|as|from) (\\S+ ){0,6}(*dnsbl|rbl|
             list|lists|org|net|zen|xbl|sbl|pbl|css|blocklist|blacklist)
         (*dnsbl|*rbl|rbls)
@@ -155,6 +167,8 @@ STANDING = (
         (generic|dynamic|residential|dial ?up|dynamically) ~ (hostname|rdns|ip|address|addresses|pool|
             range|host|user|customers?)
         (hostname|host name) ~ (resolve|lookup|verified|match)
+        host (can't|cannot|could not|couldn't) be (resolved|verified)
+        dns # <url>
         """,
         unless="""
             recipient domain
@@ -185,11 +199,11 @@ STANDING = (
         not (allowed|permitted|authorized) to connect
         no access (for|from) (this|your) (ip|host|address|network|server)
         connection (from|by) (<ip>|your|this)
-        (currently|for) sending spam
+        sending (\\S+ )?(spam|unsolicited)
         mail from this (range|network|host|server|ip)
         blocked for spamm*
         (geoip|geo ip|geographical location)
-        from your (country|network|location|region|host|server)
+        from (your|this|that) (country|network|location|region|host|server)
         a problem occurred ~ ask your postmaster
         problem occurred
         attempting to (mail|send) too many

@@ -13,6 +13,13 @@ from mailer.send.replies.row import OPENING, Row
 _OPENING = (
     Row(
         About.SESSION,
+        "policy",
+        phases=frozenset({"connect", "banner"}),
+        reason="The server refuses our address by a policy: before EHLO, it knows nothing else.",
+        source="IONOS: 421 Reject due to policy violations",
+    ),
+    Row(
+        About.SESSION,
         codes=r"5\d\d",
         phases=frozenset({"connect", "banner"}),
         reason="The server refuses to talk to us.",

@@ -20,8 +20,9 @@ TRANSACTIONS = (
         """,
         unless="""
             (hour|day|daily|minute|hourly|today|#h)
-            (invalid|unknown|bad|nonexistent|non existent|failed|rejected) recipient*
+            (invalid|unknown|bad|nonexistent|non existent|failed|rejected) (recipient*|rcpt)
             per (connection|session)
+            recipients from
             rate
             """,
         phases=MAIL | UNKNOWN,
@@ -61,7 +62,8 @@ DESTINATIONS = (
         (user|recipient|person|account|mailbox) you are trying to contact
         (to|for) this (recipient|user|mailbox|domain) ~ (hour|day|minute|limit|rate)
         (recipient|user|mailbox|account|domain) is receiving
-        (recipient|mailbox|destination|domain) ~ (rate|rates) ~ (limit*|exceeded)
+        (recipient|mailbox|destination|domain) ~ (rate|rates|thread) ~ (limit*|exceeded)
+        (recipient|mailbox) (has )?(exceeded|reached) (their|its) (\\S+ ){0,2}(limit|rate)
         too many (messages|emails|mails) (to|for) (this|that|the) (recipient|user|mailbox|domain|address)
         """,
         unless="""
@@ -163,7 +165,7 @@ HOSTS = (
         shutting down
         try another server
         """,
-        unless="<ip>\nclient\nblocked\nlisted\nmailbox\nuser",
+        unless="<ip>\nclient\nblocked\nlisted\nmailbox\nuser\nby (\\S+ )?spam filter",
         reason=_STATE,
         source="RFC 5321 3.8: 421 Service not available",
     ),
@@ -197,6 +199,7 @@ HOSTS = (
             (recipient|rcpt|destination|addressee) (to )?(syntax|format)
             (first )?(invalid|unknown|no such) recipient
             too many
+            activity
             (data|helo|ehlo) command rejected
             helo
             mime
