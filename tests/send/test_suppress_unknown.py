@@ -89,7 +89,7 @@ def test_words_to_the_final_dot_count_where_there_is_one_recipient() -> None:
 _NOT_OF_A_MAILBOX = (
     "pleine", "overquota", "over quota", "is full", "quota violation", "recipient rejected", "inactive email",
     "not accepting", "techie.example", "not configured", "no longer available", "Address Error",
-    "Mailbox delivery", "Not our Customer", "have authorization", "Inactive mbox",
+    "Mailbox delivery", "Not our Customer", "have authorization", "Inactive mbox", "domain map",
 )  # fmt: skip
 """What real refusals of recipients with this code have that need not mean that the mailbox does not exist."""
 

@@ -145,7 +145,7 @@ ACCOUNTS = (
         not (a )?(gateway|local domain|in my list of allowed)
         (rcpthosts|allowed rcpthosts)
         """,
-        unless="relaying disallowed as\nsmtp relay limit",
+        unless="relaying disallowed as\nsmtp relay limit\nrelay dynamic*",
         reason=_STATE,
         source="Postfix: 554 5.7.1 Relay access denied; Exim: 550 relay not permitted; Sendmail, qmail",
     ),

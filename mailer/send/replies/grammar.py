@@ -68,7 +68,7 @@ OURS = (
         reason=_PACE, source=_SOURCE),
     Row(About.SESSION, thing="our host, ip address", state=COMPLAINTS,
         reason="Our host is refused, so every mail would be refused.", source=_SOURCE),
-    Row(About.HOST, thing="encryption", state="broken, unsupported",
+    Row(About.HOST, thing="encryption", state="broken, unsupported, unknown",
         reason="The server's TLS does not work.", source=_SOURCE),
     Row(About.SESSION, thing="encryption", state="required, refused, banned",
         reason="The server accepts mail over TLS only.", source=_SOURCE),

@@ -16,6 +16,14 @@ _WISH = "The recipient does not accept the mail."
 MAILBOXES = (
     Row(
         About.RECIPIENT,
+        "resolver rst (notauthorized|sendernotauthenticated*|senderneedstoauth*|authrequired)",
+        phases=RECIPIENT | CONTENT,
+        here=True,
+        reason="The recipient accepts mail of some senders only, or of those who have logged in there.",
+        source="Exchange: 550 5.7.1 RESOLVER.RST.NotAuthorized; not authorized",
+    ),
+    Row(
+        About.RECIPIENT,
         "(messages|mail|mails|email) to @ (\\S+ )?(are|is) blocked by your organi(z|s)ation",
         phases=RECIPIENT | CONTENT,
         here=True,
@@ -57,7 +65,7 @@ MAILBOXES = (
         speichervolumen
         boite ~ pleine
         (casella|buzon|caixa) ~ (piena|lleno|cheia)
-        doesn't have a ~ account
+        (doesn't|does not) have an? ~ account
         full mailbox
         (mailbox|mail box|inbox) size (limit|quota)
         (account|user|recipient|addressee) (is |has |was )?(\\S+ )?full
