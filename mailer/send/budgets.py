@@ -108,9 +108,11 @@ class Purse:
         """The seconds until something may be taken; 0 means now. Reads the file once a second at most."""
         if self._unused:
             return 0.0
-        now = self._clocks.uptime()
-        if now >= self._look_at:
-            self._saw(self._file.look(), now)
+        if (now := self._clocks.uptime()) >= self._look_at:
+            room = self._file.look()
+            # Read after it: a room that says "ask again now" must not lie in the future, however little.
+            now = self._clocks.uptime()
+            self._saw(room, now)
         if self._room is None:
             return LOOK if self._waiting else 0.0
         return max(0.0, self._room.at - now)
