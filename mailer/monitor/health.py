@@ -22,6 +22,7 @@ from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.providers import providers
 from mailer.monitor.reading import Reading, lag
 from mailer.spool import words
+from mailer.spool.free_space import MIN_INODES
 from mailer.spool.layout import Place, Spool
 from mailer.spool.state import small_files
 from mailer.spool.state.pause import describe
@@ -176,6 +177,9 @@ def _receiver(reading: Reading, _: Config) -> Check:
 
 
 def _disk_space(reading: Reading, config: Config) -> Check:
+    if reading.room.lacks_inodes:
+        few = f"{reading.room.inodes} inodes free, under {MIN_INODES}"
+        return Check(Status.FAILING, f"{few}: new mail gets 452; remove small files from that filesystem")
     if reading.free is None:
         return Check(Status.OK, "the filesystem does not say how much is free")
     free, floor = reading.free // 2**20, config.min_free_space // 2**20
@@ -184,6 +188,14 @@ def _disk_space(reading: Reading, config: Config) -> Check:
     if reading.free < 2 * config.min_free_space:
         return Check(Status.DEGRADED, f"{free} MiB free, and under {floor} MiB new mail gets 452")
     return Check(Status.OK, f"{free} MiB free")
+
+
+def _queue_limit(reading: Reading, config: Config) -> Check:
+    limit, waits = config.max_queued, reading.queue.waiting
+    if not limit:
+        return Check(Status.OK, "maxQueued is not set")
+    said = f"{waits:,} of {limit:,} messages wait (maxQueued)"
+    return Check(Status.FAILING, f"{said}: new mail gets 452") if waits >= limit else Check(Status.OK, said)
 
 
 def _oldest_message(reading: Reading, config: Config) -> Check:
@@ -344,6 +356,7 @@ def _clock(reading: Reading, _: Config) -> Check:
 _CHECKS: dict[str, Callable[[Reading, Config], Check]] = {
     "receiver": _receiver,
     "disk_space": _disk_space,
+    "queue_limit": _queue_limit,
     "oldest_message": _oldest_message,
     "last_run": _last_run,
     "results": _results,

@@ -16,6 +16,7 @@ from mailer.monitor.queue import QueueView, Snapshot
 from mailer.monitor.results import Stuck, stuck
 from mailer.spool import drop
 from mailer.spool.drop import Summary
+from mailer.spool.free_space import FreeSpace
 from mailer.spool.layout import LOG, STATE, Place, Spool
 from mailer.spool.state import last_run, programs, provider_state, small_files, token_store
 from mailer.spool.state.last_run import LastRun
@@ -38,8 +39,8 @@ class Reading:
     """Seconds since the epoch."""
     queue: Snapshot
     totals: Totals
-    free: int | None
-    """Free octets on the spool's filesystem; None if it does not say."""
+    room: FreeSpace
+    """What is free on the spool's filesystem."""
     changed: float
     """When the spool last changed, by the clock of that time."""
     last_run: float | None
@@ -65,6 +66,11 @@ class Reading:
     """The state of event delivery; None: nothing was delivered yet."""
     endings: Mapping[str, Ending] = field(default_factory=dict)
     """When certificates and refresh tokens end, by the key `OAuth2.record`."""
+
+    @property
+    def free(self) -> int | None:
+        """Free octets on the spool's filesystem; None if it does not say."""
+        return self.room.octets
 
 
 class Lookout:
@@ -100,7 +106,7 @@ class Lookout:
             at=now,
             queue=queue,
             totals=totals,
-            free=self._spool.free_space().octets,
+            room=self._spool.free_space(),
             changed=max(self._modified(name) for name in _TOUCHED),
             last_run=_ended(last_run.read(self._spool)),
             pause=read_pause(self._spool),

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from outbound.hostile import DROP, Server, per_address
 from outbound.sending import forward_to, queue
 from prometheus_client.parser import text_string_to_metric_families
 from spools.states import Queue
+from testbed.capability import with_own_mounts
 from testbed.http_client import PROMETHEUS, ask, post
 from testbed.process import ServerProcess
 from testbed.relay import Relay
@@ -196,6 +198,37 @@ def test_too_little_room_is_failing(relay: Relay) -> None:
         assert told.json["checks"]["disk_space"]["status"] == "failing"
         assert "452" in told.json["checks"]["disk_space"]["message"]
         assert ask(relay.http_port, "/readyz").status == 503
+
+
+def test_too_few_inodes_are_failing(tmp_path: Path) -> None:
+    """The receiver refuses all mail then, however much space is free."""
+    ask_it = (
+        "import sys, time; from pathlib import Path; from mailer.config.model import Config\n"
+        "from mailer.monitor.health import judge; from mailer.monitor.reading import Lookout\n"
+        "from mailer.spool.layout import Spool\n"
+        "with Spool.open(Path(sys.argv[1], 'spool'), create=True) as spool:\n"
+        "    reading = Lookout(spool, time.time).look()\n"
+        "print(dict(judge(reading, Config(), frozenset()))['disk_space'])"
+    )
+    mount = f'mount -t tmpfs -o size=1g,nr_inodes=$1,mode=700 none {tmp_path} && exec "$0" -c "$2" {tmp_path}'
+    for inodes, status in ((500, "failing"), (5000, "ok")):
+        command = [*with_own_mounts(), "sh", "-c", mount, sys.executable, str(inodes), ask_it]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert f"'{status}'" in done.stdout, done.stdout + done.stderr
+        assert ("452" in done.stdout) is (status == "failing")
+
+
+def test_a_queue_at_its_limit_is_failing(relay: Relay) -> None:
+    relay.configure({"maxQueued": 2})
+    queued = Queue(relay.spool)
+    queued.new()
+    with relay.monitor():
+        told = ask(relay.http_port, "/health").json["checks"]["queue_limit"]
+        assert told == {"status": "ok", "message": "1 of 2 messages wait (maxQueued)"}
+        queued.new()
+        until(lambda: ask(relay.http_port, "/health").status == 503, "the monitor to see it")
+        told = ask(relay.http_port, "/health").json["checks"]["queue_limit"]
+        assert (told["status"], "452" in told["message"]) == ("failing", True)
 
 
 def mark_run(spool: Path, ago: float) -> None:
