@@ -156,6 +156,8 @@ class Spool:
     def __init__(self, path: Path, root: int) -> None:
         self.path = path
         self.root = root
+        self._makes = False
+        """Whether this program makes what is missing."""
         self._inode_spread = InodeSpread(root)
         self._kept: dict[str, int] = {}
 
@@ -187,6 +189,7 @@ class Spool:
         spool = cls(path, root)
         try:
             spool._prepare(create=create)
+            spool._makes = create
         except OSError:
             spool.close()
             raise
@@ -319,9 +322,18 @@ class Spool:
 
     @contextmanager
     def directory(self, name: str) -> Iterator[int]:
-        """Open a directory of the spool for the duration of the block."""
+        """Open a directory of the spool for the duration of the block.
+
+        Programs that make a spool make `log/` and `state/` again, which may be deleted while they run.
+        """
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name, flags, dir_fd=self.root)
+        try:
+            fd = os.open(name, flags, dir_fd=self.root)
+        except FileNotFoundError:
+            if not self._makes or name not in {LOG, STATE}:
+                raise
+            self.make_directory(name)
+            fd = os.open(name, flags, dir_fd=self.root)
         try:
             yield fd
         finally:

@@ -166,6 +166,22 @@ def test_a_spot_names_its_path() -> None:
     assert Spot(Place.NEW, "ID").path == "new/ID"
 
 
+@pytest.mark.parametrize("name", ["log", "state"])
+def test_what_no_mail_depends_on_may_be_deleted_while_programs_run(spool_path: Path, name: str) -> None:
+    """Without it `mailer spool ls` refuses to work and `/health` is failing; the next write makes it."""
+    with Spool.open(spool_path, create=True) as program, Spool.open(spool_path) as reader:
+        (spool_path / name).rmdir()
+        with pytest.raises(FileNotFoundError), reader.directory(name):
+            pass
+        with program.directory(name) as fd:
+            assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o700
+        with reader.directory(name):
+            pass
+        (spool_path / "hold").rmdir()
+        with pytest.raises(FileNotFoundError), program.directory("hold"):
+            pass
+
+
 def test_a_new_spool_is_durable_in_its_parent(spool_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All mail is inside it: a power cut must not take the directory that was made for it.
 
