@@ -9,6 +9,7 @@ from mailer.config.trust import owners_of
 from mailer.mail import clock
 from mailer.maillog.events import MailLog
 from mailer.maillog.search import Query, find
+from mailer.receive.peers import IMPORT
 from mailer.receive.users.account import Account
 from mailer.receive.users.rates import DAY, Rate, RateRules, Sent
 from mailer.receive.users.user_list import UserList
@@ -44,6 +45,7 @@ def rules(config: Config, users: UserList) -> RateRules:
 def sent(spool: Spool, now: float) -> Iterator[Sent]:
     """Read from the ledger the messages accepted in the last day, in order of time."""
     for line, _ in find(partial(spool.directory, LOG), Query(events=_ACCEPTED, since=now - DAY)):
-        # Skip notifications that mailer itself has written about other messages: no user submitted them.
-        if not line.about:
+        # Skip notifications that mailer itself has written about other messages, and another relay's mail: no
+        # user submitted them here.
+        if not line.about and not line.peer.startswith(f"{IMPORT}:"):
             yield Sent(clock.seconds(line.at), line.user, line.sender or "")

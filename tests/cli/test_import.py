@@ -66,6 +66,10 @@ def test_the_go_relays_files_are_taken_over_once(relay: Relay, emails: Path) -> 
     assert (again.returncode, again.stdout) == (0, "the queue is empty\n")
     assert queued(relay) == wanted
     assert list((relay.spool / "once").glob("drop-*")) == []
+    # The sender's next mail of today is not refused because of what the other relay had accepted.
+    assert relay.mailer("limits").stdout == ""
+    with relay.serve(), relay.connect() as client:
+        client.sendmail("app@example.com", ["bob@example.net"], CONTENT.replace(b"\n", b"\r\n"))
 
 
 def test_the_content_is_what_was_kept(relay: Relay, emails: Path) -> None:
