@@ -25,6 +25,8 @@ from mailer.mail.clock import Reading
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 WINDOWS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 
+UNKNOWN = 1_000_000_000
+"""The number of units that stands for an unknown one: no limit is higher."""
 _CELLS_PER_WINDOW = 512
 """Cells per window; instants within one cell may be merged (an error of 0.2 % of an allowance)."""
 _MAX_INSTANTS = 2048
@@ -192,7 +194,7 @@ def _merged(used: Iterable[tuple[float, int]], now: float) -> list[tuple[float, 
 
 def room(allowance: Allowance, use: Use, now: float) -> Room:
     """Return how much is left under all limits together."""
-    free, at, scarce = 1_000_000_000, now, None
+    free, at, scarce = UNKNOWN, now, None
     for limit in allowance.limits(use.began, now):
         left = limit.most - use.within(limit.window, now)
         free = min(free, left)
@@ -243,6 +245,11 @@ class Spent(msgspec.Struct, frozen=True):
     used: int
     free_at: float | None
     """Seconds since the epoch at which a unit is free again; None: one is free now."""
+
+
+def in_words(used: int) -> str:
+    """Say how much was used; `UNKNOWN` and more is what a record that cannot be read counts as."""
+    return f"{used:,}" if used < UNKNOWN else "not known (its record is or was unreadable), so all"
 
 
 def spent(allowance: Allowance, use: Use, reading: Reading) -> tuple[Spent, ...]:

@@ -34,7 +34,7 @@ class Budget(msgspec.Struct, frozen=True):
     @property
     def words(self) -> str:
         """The usage of each limit, and when mail may be sent again, as text."""
-        used = ", ".join(f"{each.used:,} of {each.limit}" for each in self.spent)
+        used = ", ".join(f"{budget.in_words(each.used)} of {each.limit}" for each in self.spent)
         again = "" if self.until is None else f"; free again at {words.moment(self.until)}"
         return f"{used} ({self.counted}){again}"
 

@@ -312,6 +312,23 @@ def test_a_domains_budget_keeps_back_its_recipients_alone(relay: Relay) -> None:
     assert f"\n    {used}; free again at {again}\n" in relay.mailer(*order[:1], *order[2:]).stdout
 
 
+def test_a_damaged_record_is_named_as_the_reason_and_replaced_by_the_next_run(relay: Relay) -> None:
+    """Garbage in it: an operator who reads "1,000,000,000 of 2" looks for the mail that nobody sent."""
+    with Server() as server:
+        relay.configure({"forwardSMTP": True, "forwardProviders": [budgeted(server, maxPerHour=2)]})
+        queue(relay.spool, ["a@example.net"])
+        assert relay.mailer_send("--once").returncode == 0
+        (record,) = (relay.spool / "state").glob("budget-*.json")
+        record.write_bytes(b"garbage\n")
+        queue(relay.spool, ["b@example.net"])
+        shown = relay.mailer("providers")
+        assert "not known (its record is or was unreadable), so all of 2 an hour" in shown.stdout
+        assert "1,000,000,000" not in shown.stdout + shown.stderr
+        assert relay.mailer_send("--once").returncode == 0
+        assert json.loads(record.read_bytes())["used"]
+    assert len(server.messages) == 1
+
+
 def test_a_warm_up_allows_more_on_its_second_day(relay: Relay) -> None:
     with Server() as server:
         relay.configure(

@@ -12,6 +12,7 @@ from mailer.cli.clocks import clocks
 from mailer.cli.output import json_line
 from mailer.config.hops import Provider
 from mailer.config.model import Config
+from mailer.mail.budget import in_words
 from mailer.mail.clock import rfc3339
 from mailer.mail.reply import printable
 from mailer.maillog import traces
@@ -188,7 +189,7 @@ _EACH = {"minute": "a minute", "hour": "an hour", "day": "a day"}
 
 def used_words(row: Row | Domains) -> str:
     """Describe how much of a budget is used, and when some is free again."""
-    used = ", ".join(f"{each.used:,} of {each.allowed:,} {_EACH[each.per]}" for each in row.budget)
+    used = ", ".join(f"{in_words(each.used)} of {each.allowed:,} {_EACH[each.per]}" for each in row.budget)
     again = max((each.free_at for each in row.budget), default="")
     return f"{used} ({row.counts})" + (f"; free again at {_second(again)}" if again else "")
 

@@ -39,7 +39,6 @@ _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _RUN = "budget-run-"
 _STEP, _STEPS = 0.01, 500
 """Seconds between two attempts to get a lock, which is held for one fsync; and the number of attempts."""
-_ALL = 1_000_000_000
 
 
 class Unavailable(OSError):
@@ -242,4 +241,6 @@ def _read(spool: Spool, of: str, reading: Reading, *, trusted: bool) -> tuple[Us
 
 
 def _all_used(of: str, reading: Reading) -> Use:
-    return budget.brought_forward(Use(of=of, used=((reading.uptime, _ALL),)), reading, trusted=False)
+    return budget.brought_forward(
+        Use(of=of, used=((reading.uptime, budget.UNKNOWN),)), reading, trusted=False
+    )
