@@ -10,17 +10,16 @@ from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any
 
+from mailer.ground.lazy_task import LazyTask
 from mailer.send.destination_queues import DestinationQueues
 
-_TICK = 0.1
-"""Seconds between counts of the messages that only wait."""
 _MAX_WAITING = 200
 """The most messages that may wait without taking a place. Each has a file and a connection open, and a
 process has 1,024 descriptors by default."""
 
 
 class ActiveMessages:
-    """The tasks of a run, one for each message."""
+    """The deliveries of a run, one for each message."""
 
     def __init__(self, queues: DestinationQueues, changed: Callable[[], None]) -> None:
         """Prepare.
@@ -31,25 +30,29 @@ class ActiveMessages:
         """
         self._queues = queues
         self._changed = changed
-        self.tasks: dict[asyncio.Task[None], tuple[str, float]] = {}
-        """The destination of each task, and when it began, on the monotonic clock."""
+        self._works: dict[LazyTask, tuple[str, float]] = {}
+        """The destination of each, and when it began, on the monotonic clock."""
+        self._emptied: asyncio.Future[None] | None = None
+        """Done when no message is active; None unless something waits for that."""
         self._waiting = 0
         self._ticking = False
         self._pausing: Counter[str] = Counter()
 
-    def __bool__(self) -> bool:
-        return bool(self.tasks)
+    def __len__(self) -> int:
+        return len(self._works)
 
     @property
     def places(self) -> int:
         """The number of places that are taken."""
+        if not self._waiting and not self._pausing:
+            return len(self._works)
         # The maximum, not the sum: a message that pauses may be counted among the waiting ones too.
-        return len(self.tasks) - max(self._waiting, min(len(self._pausing), _MAX_WAITING))
+        return len(self._works) - max(self._waiting, min(len(self._pausing), _MAX_WAITING))
 
     @property
     def longest(self) -> float:
         """Seconds since the oldest active message was started; there must be one."""
-        _, since = next(iter(self.tasks.values()))
+        _, since = next(iter(self._works.values()))
         return monotonic() - since
 
     def start(self, work: Coroutine[Any, Any, None], destination: str) -> None:
@@ -59,18 +62,28 @@ class ActiveMessages:
             work: the delivery; it never raises, and calls `end` as the last.
             destination: what `DestinationQueues.destination_of` returned for the message.
         """
-        loop = asyncio.get_running_loop()
-        self.tasks[loop.create_task(work)] = destination, monotonic()
+        task = LazyTask(work)
+        self._works[task] = destination, monotonic()
         self._queues.begin(destination)
         if not self._ticking:
             self._ticking = True
-            loop.call_later(_TICK, self._tick)
+            asyncio.get_running_loop().call_later(self._queues.look_every, self._tick)
+        task.start()
 
-    def end(self, task: asyncio.Task[None]) -> list[str]:
+    def end(self, task: LazyTask) -> list[str]:
         """Note that a message's work is done; return the names of messages that waited for this one."""
-        destination, _ = self.tasks.pop(task)
-        self._waiting = min(self._waiting, len(self.tasks))
+        destination, _ = self._works.pop(task)
+        self._waiting = min(self._waiting, len(self._works))
+        if self._emptied and not self._works:
+            self._emptied.set_result(None)
+            self._emptied = None
         return self._queues.end(destination)
+
+    async def empty(self, seconds: float | None = None) -> None:
+        """Wait until no message is active, or until the seconds are over."""
+        if self._works:
+            self._emptied = self._emptied or asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._emptied], timeout=seconds)
 
     async def pause(self, name: str, seconds: float) -> None:
         """Sleep between two batches of a message, and give its place to others meanwhile."""
@@ -85,9 +98,9 @@ class ActiveMessages:
         """Count the messages that only wait; repeats while any message is active."""
         loop = asyncio.get_running_loop()
         now = monotonic()
-        waits = [self._queues.waits(destination, now - since) for destination, since in self.tasks.values()]
+        waits = [self._queues.waits(destination, now - since) for destination, since in self._works.values()]
         self._waiting = min(sum(waits), _MAX_WAITING)
-        self._ticking = bool(self.tasks)
+        self._ticking = bool(self._works)
         if self._ticking:
-            loop.call_later(_TICK, self._tick)
+            loop.call_later(self._queues.look_every, self._tick)
         self._changed()

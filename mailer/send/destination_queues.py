@@ -19,6 +19,10 @@ _FOLLOWERS = 2
 """Waiting messages to release when one ends. More than one, so that the rate to a working destination grows;
 few, so that a failing destination is not given many at a time."""
 
+_LATER = 1.0
+"""Seconds until a message has surely begun to open its session. The next message must find that the hop
+hangs, and not wait for it as well."""
+
 
 class DestinationQueues:
     """The active and the waiting messages of a run, by destination."""
@@ -36,6 +40,8 @@ class DestinationQueues:
         self._destinations = destinations
         self._goes_direct = goes_direct
         self._most = most
+        self.look_every = 1.0 if destinations is None else 0.1
+        """Seconds between looks at `waits`, which changes sooner where the direct route is used."""
         self._in_hand: Counter[str] = Counter()
         self._waiting: dict[str, deque[str]] = {}
         self.names: set[str] = set()
@@ -92,7 +98,7 @@ class DestinationQueues:
     def waits(self, destination: str, seconds: float) -> bool:
         """Tell whether a message that has been active for `seconds` only waits, and so takes no place."""
         if self._destinations is None:
-            return seconds > HANG_AFTER
+            return seconds > HANG_AFTER + _LATER
         return self._destinations.stuck(destination) if destination else seconds > SLOW
 
     def _full(self, destination: str, destinations: DestinationStatus) -> bool:

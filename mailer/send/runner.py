@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from time import monotonic
 
+from mailer.ground.lazy_task import LazyTask
 from mailer.send.active import ActiveMessages
 from mailer.send.context import RunContext
 from mailer.send.destination_queues import DestinationQueues
@@ -76,6 +77,8 @@ class Runner:
         """The suspect that is being tried alone; nothing else is started meanwhile."""
         self._trouble: OSError | None = None
         self._closing = False
+        self._draining = False
+        """Whether the run ends, so that nothing is started any more."""
         self._paused = False
         self._look_for_pause = float("-inf")
         purses = [route.purse for route in context.routes.all]
@@ -174,12 +177,14 @@ class Runner:
     def _busy(self) -> bool:
         return bool(self._active or self._suspect)
 
-    def _fill(self) -> None:
-        """Start attempts while there is a free place and a message is ready."""
+    def _fill(self) -> bool:
+        """Start attempts while there is a free place and a message is ready; tell whether one was started."""
+        started = False
         try:
             if self._suspect and not self._must_wait(self._suspect):
                 suspect, self._suspect = self._suspect, None
                 self._start(suspect, "")
+                started = True
             put_back = 0
             while self._has_room() and (claim := self._next()):
                 destination = self._queues.destination_of(claim)
@@ -194,21 +199,23 @@ class Runner:
                     self._suspect = claim
                 else:
                     self._start(claim, destination)
+                    started = True
         except OSError as error:
             self._trouble = error
         if self._looks_on:
             asyncio.get_running_loop().call_soon(self._wake.set)
         for name, pause in self._scan.locked():
             asyncio.get_running_loop().call_later(pause, self._hear, [name])
+        return started
 
     def _hear(self, names: list[str] | None) -> None:
         self._scan.add_arrivals(names)
         self._wake.set()
 
     def _has_room(self) -> bool:
-        if self._suspect or self._alone or self._trouble or self._closing or self._is_paused():
+        if self._active.places >= self._concurrency or self.tally.claimed == (self._limit or -1):
             return False
-        return self._active.places < self._concurrency and self.tally.claimed != (self._limit or -1)
+        return not (self._suspect or self._alone or self._trouble or self._closing or self._is_paused())
 
     def _next(self) -> Claim | None:
         """Return the next message; while all budgets are used up, only one that may need none."""
@@ -273,13 +280,19 @@ class Runner:
         else:
             asyncio.get_running_loop().call_later(ALONE_LIMIT, self._accompany, claim)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: LazyTask) -> None:
+        """Start the next message in place of one that is done; the run is woken only if there is none."""
         if released := self._active.end(task):
             self._scan.add_arrivals(released)
         self._scan.missed |= self._queues.missed
         self._queues.missed = False
         self._alone = None
-        self._wake.set()
+        started = False
+        try:
+            started = not self._draining and self._fill()
+        finally:
+            if not started:
+                self._wake.set()
 
     def _troubled_by(self, name: str, error: OSError) -> None:
         if error.errno not in SPOOL_WIDE:
@@ -293,16 +306,15 @@ class Runner:
             self._settler.put_back(self._suspect)
             self._suspect.locked.release()
             self._suspect = None
-        tasks = self._active.tasks
+        self._draining = True
         if self._context.budgets:
             self._context.budgets.end_waits()
-        if tasks:
-            self._context.log.notice("finishing deliveries in progress", messages=len(tasks), seconds=grace)
-            await asyncio.wait(tasks, timeout=grace)
+        if active := len(self._active):
+            self._context.log.notice("finishing deliveries in progress", messages=active, seconds=grace)
+            await self._active.empty(grace)
         # In the next iteration of the loop, so that a task whose final reply has just arrived still reads it.
         asyncio.get_running_loop().call_soon(self._worker.interrupt)
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._active.empty()
 
     def _listen(self) -> Arrivals | None:
         try:

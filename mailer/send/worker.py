@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mailer.ground.lazy_task import LazyTask, current
 from mailer.mail.outcome import Status
 from mailer.send import defects
 from mailer.send.attempt import Attempt
@@ -50,7 +51,7 @@ class Tally:
 
 
 class Worker:
-    """Works on any number of messages concurrently, each in its own task."""
+    """Works on any number of messages concurrently, each in its own `LazyTask`."""
 
     def __init__(  # noqa: PLR0913 - its caller names each
         self,
@@ -60,7 +61,7 @@ class Worker:
         tally: Tally,
         *,
         pause: Callable[[str, float], Awaitable[None]],
-        on_end: Callable[[asyncio.Task[None]], None],
+        on_end: Callable[[LazyTask], None],
         on_trouble: Callable[[str, OSError], None],
     ) -> None:
         """Prepare.
@@ -84,7 +85,7 @@ class Worker:
         self._on_trouble = on_trouble
         self._alone: Claim | None = None
         """The message whose journal says that it is the only active one."""
-        self._attempts: set[asyncio.Task[None]] = set()
+        self._attempts: set[LazyTask] = set()
         """The tasks that `interrupt` cancels."""
         self._interrupted = False
 
@@ -95,8 +96,7 @@ class Worker:
             claim: the message.
             alone: the message is a suspect, and no other one is active (until `accompany`).
         """
-        task = asyncio.current_task()
-        assert task is not None
+        task = current()
         journals = self._context.journals
         try:
             record = Record(claim, self._context)
@@ -132,9 +132,7 @@ class Worker:
             self._alone = claim
         return self._alone is None
 
-    async def _interruptibly(
-        self, task: asyncio.Task[None], claim: Claim, record: Record, *, alone: bool
-    ) -> None:
+    async def _interruptibly(self, task: LazyTask, claim: Claim, record: Record, *, alone: bool) -> None:
         self._attempts.add(task)
         try:
             await self._try(claim, record, alone=alone)

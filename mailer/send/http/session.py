@@ -17,6 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from mailer.config.hops import Api
+from mailer.ground.lazy_task import in_task
 from mailer.mail.clock import Clock
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.header import HeaderReader, HeaderTooLarge
@@ -143,6 +144,7 @@ class HttpSession:
         """Send one message to one batch of recipients, as `smtp.client.Session.transact` does."""
         del following  # One request at a time.
         assert self.hop.api is not None
+        await in_task()
         outcomes = {
             recipient: refusal for recipient in recipients if (refusal := self._unfit(message, recipient))
         }

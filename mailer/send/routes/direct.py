@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from mailer.config.hops import TlsLevel, TlsPolicy
+from mailer.ground.lazy_task import in_task
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send.destination_status import DestinationStatus
@@ -123,6 +124,7 @@ class DirectRoute:
 
         All recipients must have the same domain.
         """
+        await in_task()
         with self._destinations.towards(domain_of(recipients[0].address, self._settings)):
             return await self._exchange(outgoing, recipients, on_commit, on_trouble)
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 
+from mailer.ground.lazy_task import in_task
 from mailer.mail.clock import Clock
 from mailer.mail.outcome import Outcome, Scope
 from mailer.maillog.events import Level, MailLog
@@ -138,6 +139,7 @@ class Breaker:
 
         Most probes take less than a second, after which all messages may be sent.
         """
+        await in_task()
         if self._probe is None:
             return False
         with contextlib.suppress(TimeoutError):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
+    from mailer.ground.lazy_task import Wait
     from mailer.send.smtp.client import Letter
     from mailer.send.smtp.pool import Session
 
@@ -35,7 +36,7 @@ _MAX_KNOWN = 10_000
 class Waiting(msgspec.Struct, eq=False):
     """A lease that waits for a place at a hop."""
 
-    turn: "asyncio.Future[Session | None]"
+    turn: "Wait[Session | None]"
     """Its result: the session that has begun the transaction already; or None, if a place is free."""
     letter: "Letter | None"
     """The transaction that it will begin with, if it is known."""

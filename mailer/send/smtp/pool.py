@@ -8,6 +8,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from mailer.ground.lazy_task import Wait, in_task
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Status, was_asked
 from mailer.send.phase import Phase
@@ -206,13 +207,13 @@ class _HopSessions:
         if self._vacancies:
             self._vacancies -= 1
             return None
-        turn: asyncio.Future[Session | None] = asyncio.get_running_loop().create_future()
+        turn: Wait[Session | None] = Wait()
         self._queue.append(Waiting(turn, letter))
         try:
             return await turn
         except BaseException:
-            if turn.done() and not turn.cancelled():
-                if session := turn.result():
+            if turn.given:
+                if session := await turn:
                     self.leave(session)
                 else:
                     self.leave_place()
@@ -222,8 +223,8 @@ class _HopSessions:
         """Pass a place on to the first lease that still waits, or make it vacant."""
         while self._queue:
             turn = self._queue.popleft().turn
-            if not turn.done():
-                turn.set_result(None)
+            if not turn.done:
+                turn.give(None)
                 return
         self._vacancies += 1
 
@@ -239,7 +240,7 @@ class _HopSessions:
         self.behind.judge(session)
         if not self.behind.is_open or self._slowed_at > -math.inf or self._is_wanted(session):
             return None
-        while self._queue and self._queue[0].turn.done():
+        while self._queue and self._queue[0].turn.done:
             self._queue.popleft()
         letter = self._queue[0].letter if self._queue else None
         if letter is None or not session.fits(letter):
@@ -250,9 +251,9 @@ class _HopSessions:
     def leave(self, session: Session) -> None:
         """Take a session and its place back, and pass them on to the transaction begun behind its dot."""
         waiting = self.behind.end(session)
-        if waiting and not waiting.turn.done():
+        if waiting and not waiting.turn.done:
             if session.underway and self._slowed_at == -math.inf:
-                waiting.turn.set_result(session)
+                waiting.turn.give(session)
                 return
             self._queue_first(waiting)
         self.behind.judge(session)
@@ -286,6 +287,7 @@ class _HopSessions:
         return session, True
 
     async def open(self) -> Session:
+        await in_task()
         if self._hop.slots is None:
             return await self._open()
         slot = await self._pool.places.take(self._hop.slots, str(self._hop))
@@ -355,7 +357,7 @@ class _HopSessions:
 
     def clear(self) -> None:
         """Close idle sessions with QUIT, and abort those in use."""
-        for session in self._leased:
+        for session in list(self._leased):
             self._abort(session)
         if self._timer:
             self._timer.cancel()
@@ -408,7 +410,9 @@ class Lease:
             return self
         since = monotonic()
         try:
-            if begun := await self._place():
+            if self._hop.per_minute:
+                await self._place()
+            elif begun := await self._line.place(self._letter):
                 self._session, self._served = begun, True
                 return self
             try:
@@ -424,16 +428,14 @@ class Lease:
             raise
         return self
 
-    async def _place(self) -> Session | None:
-        """Wait for a place, and call `on_wait` if the turn after that is far off; returns as `line.place`."""
-        if not self._hop.per_minute:
-            return await self._line.place(self._letter)
+    async def _place(self) -> None:
+        """Wait for a place, and call `on_wait` if the turn after that is far off, for hops with turns."""
         wait = self._pool.until_turn(self._hop, self._line.turnless)
         if self._on_wait and wait >= LOG_WAIT_AFTER:
             self._on_wait(str(self._hop), wait, self._hop.per_minute)
         self._line.turnless += 1
         try:
-            return await self._line.place()
+            await self._line.place()
         finally:
             self._line.turnless -= 1
 

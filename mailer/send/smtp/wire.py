@@ -1,7 +1,7 @@
 """One SMTP connection: a `Dialogue` on an asyncio transport, with a deadline for each wait.
 
-It uses a transport and a protocol directly instead of streams, so that a transaction costs one future for
-each wait and no task.
+It uses a transport and a protocol directly instead of streams, and a `LazyTask` that waits for a reply goes
+on within the call that brings it, so that a transaction costs no future and no task.
 """
 
 import asyncio
@@ -12,9 +12,10 @@ from collections import deque
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mailer.ground.deadline import DeadlineTimer
+from mailer.ground.lazy_task import Wait, run_woken
 from mailer.mail.host_name import is_loopback
 from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
@@ -83,7 +84,8 @@ class Wire(asyncio.BufferedProtocol):
         self._loop = loop
         self._transport: asyncio.Transport
         self._closed = loop.create_future()
-        self._waiter: asyncio.Future[Event | None] | None = None
+        self._waiter: Wait[Any] | None = None
+        """For an event, or for None once the write buffer has room."""
         # Events that came while nothing waited for them: the banner, if it arrives with the end of the TLS
         # handshake or of the connection; a refusal while the message is written; and those of a transaction
         # that was begun behind a dot. All others come while their call waits.
@@ -114,12 +116,14 @@ class Wire(asyncio.BufferedProtocol):
             else:
                 if self._said_behind is not None and isinstance(event, Settled):
                     self._turn_over(data, event.beyond)
-                self._wake(event)
+                self._wake(event, soon=False)
         self.flush()
-        if self._answered != self.dialogue.answered:
-            self._answered = self.dialogue.answered
-            if self._waiter and not self._waiter.done():
+        before, self._answered = self._answered, self.dialogue.answered
+        if self._waiter and not self._waiter.done:
+            if self._answered != before:
                 self._timer.arm(self._timeouts.of(self.dialogue.phase))
+        else:
+            run_woken()
 
     def connection_lost(self, exc: Exception | None) -> None:
         errno_ = exc.errno if isinstance(exc, OSError) else None
@@ -162,17 +166,17 @@ class Wire(asyncio.BufferedProtocol):
             data += out
         self._transport.write(data)
 
-    async def event(self, limit: float = inf) -> Event:
-        """Return the next event; a phase that exceeds its deadline yields `Broken`.
+    def event(self, limit: float = inf) -> Wait[Event]:
+        """Return the next event, to be awaited at once; a phase that exceeds its deadline yields `Broken`.
 
         Args:
             limit: seconds that the next reply may take, if the phase allows more.
         """
-        if self._early:
-            return self._early.popleft()
-        event = self.broken or await self._wait(self.dialogue.phase, limit)
-        assert event is not None
-        return event
+        if not self._early and not self.broken:
+            return self._wait(self.dialogue.phase, limit)
+        wait: Wait[Any] = Wait()
+        wait.give(self._early.popleft() if self._early else self.broken)
+        return wait
 
     async def drain(self) -> None:
         """Wait until the write buffer has room, the peer replies, or it is lost; let other tasks run."""
@@ -232,18 +236,16 @@ class Wire(asyncio.BufferedProtocol):
         self.abort()
         await self._closed
 
-    async def _wait(self, phase: Phase, limit: float) -> Event | None:
-        self._waiter = waiter = self._loop.create_future()
-        self._timer.arm(min(limit, self._timeouts.of(phase)))
-        try:
-            event: Event | None = await waiter
-        finally:
-            self._waiter = None
-        return event
+    def _wait(self, phase: Phase, limit: float) -> Wait[Any]:
+        waiter: Wait[Any] = Wait()
+        self._waiter = waiter
+        most = self._timeouts.of(phase)
+        self._timer.arm(min(most, limit))
+        return waiter
 
-    def _wake(self, event: Event | None) -> None:
-        if self._waiter and not self._waiter.done():
-            self._waiter.set_result(event)
+    def _wake(self, event: Event | None, *, soon: bool = True) -> None:
+        if self._waiter and not self._waiter.done:
+            self._waiter.give(event, soon=soon)
         elif event and not isinstance(event, Broken):
             self._early.append(event)
 
@@ -277,7 +279,7 @@ class Wire(asyncio.BufferedProtocol):
         self.said.append((monotonic(), Kind.REMARK, text.encode(errors="backslashreplace"), 0))
 
     def _time_out(self) -> None:
-        if self._waiter:  # a deadline counts only while something waits
+        if self._waiter and not self._waiter.done:  # a deadline counts only while something waits
             self._break(Broken(TIMED_OUT, self.dialogue.phase))
 
 
