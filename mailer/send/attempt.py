@@ -189,8 +189,8 @@ class Attempt:
                 self._record.fail_internally(reason, {r.address for r in [*batch, *batches.left]})
                 return passed_on
             twice = route.retries_unclear_refusals and not hops_left
-            settled = batches.settle(batch, outcomes)
-            passed_on += self._judge(*settled, hops_left=hops_left, patient=patient, twice=twice)
+            settled, theirs = batches.settle(batch, outcomes)
+            passed_on += self._judge(settled, theirs, hops_left=hops_left, patient=patient, twice=twice)
         return passed_on
 
     def _deliver(

@@ -41,6 +41,8 @@ class Batches:
 
     def next(self) -> list[Recipient]:
         """Return the next batch; empty when there is none."""
+        if not self.left:
+            return []
         batch, self.left = self.left[: self._size], self.left[self._size :]
         self.pause = self._begun and not self._over
         self._begun, self._over = True, max(0, self._over - len(batch))

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import msgspec
-
 from mailer.mail.envelope import Envelope
 from mailer.spool.run.claim import Claim
 
@@ -15,27 +13,37 @@ def _ignore(*_: object) -> None:
     return
 
 
-class Outgoing(msgspec.Struct, frozen=True):
+class Outgoing:
     """What a route sends; implements the SMTP client's `Message` and the signer's `Source`."""
 
-    claim: Claim
-    on_top: bytes = b""
-    """Our header fields, each with its line end: signatures, and the header that replaces what is skipped."""
-    skip: int = 0
-    """Octets at the start of the accepted message that `on_top` replaces."""
-    shown: Envelope | None = None
-    """The envelope for the next hop; None for the accepted one."""
+    __slots__ = ("claim", "envelope", "on_top", "on_wait", "size", "skip")
 
-    on_wait: OnWait = _ignore
-    """Called when the message must wait for its turn at a hop."""
+    def __init__(
+        self,
+        claim: Claim,
+        on_top: bytes = b"",
+        skip: int = 0,
+        shown: Envelope | None = None,
+        *,
+        on_wait: OnWait = _ignore,
+    ) -> None:
+        """Describe what is sent.
 
-    @property
-    def envelope(self) -> Envelope:
-        return self.shown or self.claim.entry.block.envelope
-
-    @property
-    def size(self) -> int:
-        return len(self.on_top) + self.claim.entry.length - self.skip
+        Args:
+            claim: the message.
+            on_top: our header fields, each with its line end: signatures, and the header that replaces what
+                is skipped.
+            skip: octets at the start of the accepted message that `on_top` replaces.
+            shown: the envelope for the next hop; None for the accepted one.
+            on_wait: called when the message must wait for its turn at a hop.
+        """
+        entry = claim.entry
+        self.claim = claim
+        self.on_top = on_top
+        self.skip = skip
+        self.on_wait = on_wait
+        self.envelope = shown or entry.block.envelope
+        self.size = len(on_top) + entry.length - skip
 
     def read(self, offset: int, length: int) -> bytes:
         """Return at most `length` octets from `offset`; fewer only at the end."""

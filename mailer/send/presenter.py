@@ -2,8 +2,7 @@
 
 import asyncio
 
-from msgspec.structs import replace
-
+from mailer.mail.envelope import Envelope
 from mailer.mail.header import HeaderTooLarge, read_header
 from mailer.send.dkim.signer import NoKey, Signer, SigningError
 from mailer.send.outgoing import OnWait, Outgoing
@@ -39,7 +38,7 @@ class Presenter:
             OSError: the message cannot be read.
         """
         if presentation is AS_ACCEPTED and self._signer is None:
-            return Outgoing(self._claim, on_wait=self._on_wait)
+            return self._with()
         self._making = self._making or asyncio.Lock()
         async with self._making:
             if presentation not in self._made:
@@ -50,16 +49,15 @@ class Presenter:
         made = self._made[presentation]
         if isinstance(made, SigningError):
             raise made
-        return replace(made, on_wait=self._on_wait)
+        return made
 
     async def _make(self, presentation: Presentation) -> Outgoing:
         accepted = self._claim.entry.envelope
-        outgoing = Outgoing(self._claim)
-        if (shown := presentation.envelope(accepted)) is not accepted:
-            outgoing = Outgoing(self._claim, shown=shown)
+        shown = presentation.envelope(accepted)
+        outgoing = self._with(b"", 0, shown)
         if presentation.edits(accepted):
             head = _header(outgoing)
-            outgoing = Outgoing(self._claim, presentation.header(head, accepted), len(head), outgoing.shown)
+            outgoing = self._with(presentation.header(head, accepted), len(head), shown)
         if self._signer is None or not presentation.dkim:
             return outgoing
         try:
@@ -70,7 +68,10 @@ class Presenter:
             # This is our own notification, from MAILER-DAEMON at this host. Few operators have a key for the
             # host's name, so it would wait until it is too old to be useful.
             return outgoing
-        return Outgoing(self._claim, signatures + outgoing.on_top, outgoing.skip, outgoing.shown)
+        return self._with(signatures + outgoing.on_top, outgoing.skip, shown)
+
+    def _with(self, on_top: bytes = b"", skip: int = 0, shown: Envelope | None = None) -> Outgoing:
+        return Outgoing(self._claim, on_top, skip, shown, on_wait=self._on_wait)
 
     async def _sign(self, signer: Signer, outgoing: Outgoing) -> bytes:
         if outgoing.size <= _SIGNED_INLINE:

@@ -86,6 +86,8 @@ class QueueScan:
 
         A receiver keeps its message locked until `new/` is synced, but the kernel reports the rename before.
         """
+        if not self._locked:
+            return []
         locked, self._locked = self._locked, []
         return [(name, self._pauses[name]) for name in locked]
 

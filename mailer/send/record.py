@@ -6,6 +6,7 @@ runner that takes over from a dead one decides from that alone.
 
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
+from itertools import repeat
 from operator import attrgetter
 
 from msgspec.structs import replace
@@ -31,6 +32,7 @@ _KINDS = {
 }
 
 _SENT, _BOUNCED, _UNCERTAIN = Status.SENT, Status.BOUNCED, Status.UNCERTAIN
+_COMMITTING = Kind.COMMITTING
 
 _TRIED_AGAIN = {Status.DEFERRED, Status.UNCERTAIN}
 
@@ -171,14 +173,14 @@ class Record:
         """Prepare for the final dot: reserve room for the outcome, and record that it is about to be sent."""
         to = tuple(map(_address, recipients))
         now = self.context.clock()
-        event = Event(at=clock.rfc3339(now), event=Kind.COMMITTING, to=to, hop=hop, attempt=self.attempt)
-        own = len(journal.encode(event))
+        event = Event(at=clock.rfc3339(now), event=_COMMITTING, to=to, hop=hop, attempt=self.attempt)
+        line = journal.encode(event)
         promised = self._room(recipients, hop)
         # An earlier exchanger's reservation may remain, for recipients that are uncertain at another hop.
         self.claim.locked.give_back(self._give_back(to))
-        self.claim.locked.reserve(own + sum(promised.values()))
+        self.claim.locked.reserve(len(line) + sum(promised.values()))
         self._promised |= promised
-        self._append([event], of_promise=own)
+        self._append([event], line, of_promise=len(line))
         self.handed_over.update(dict.fromkeys(to, now))
         if self.context.hold_uncertain:
             # After a power cut only this policy needs the line; under `retry` it would change nothing.
@@ -190,16 +192,13 @@ class Record:
         One reply settles all recipients. It makes several lines if only some of them ask for success
         notifications, or only some are uncertain at another hop.
         """
-        room: dict[str, int] = {}
-        lines: set[tuple[str, bool]] = set()
-        longest = 2 * len(hop.encode())
-        for recipient in recipients:
-            address = recipient.address
-            at = self.doubted.get(address, hop)
-            room[address] = 2 * len(address.encode()) + 8
-            lines.add((at, recipient.wants("SUCCESS")))
-            longest = max(longest, 2 * len(at.encode()))
-        room[recipients[0].address] += len(lines) * (_ROOM_FOR_LINE + longest)
+        room = {one.address: 2 * len(one.address.encode()) + 8 for one in recipients}
+        lines, longest = 1, len(hop.encode())
+        if len(recipients) > 1 or self.doubted:
+            hops = [self.doubted.get(one.address, hop) for one in recipients]
+            lines = len({(at, one.wants("SUCCESS")) for at, one in zip(hops, recipients, strict=True)})
+            longest = max(longest, *[len(at.encode()) for at in hops])
+        room[recipients[0].address] += lines * (_ROOM_FOR_LINE + 2 * longest)
         return room
 
     def throttled(self, hop: str, seconds: float, per_minute: int) -> None:
@@ -305,7 +304,7 @@ class Record:
 
     def _give_back(self, addresses: Iterable[str]) -> int:
         """End the reservations of these recipients; return their octets, for the next line to use."""
-        return sum([self._promised.pop(address, 0) for address in addresses]) if self._promised else 0
+        return sum(map(self._promised.pop, addresses, repeat(0))) if self._promised else 0
 
     def end_attempt(self) -> None:
         """End the attempt: write one line for all recipients that were deferred as before.
@@ -399,12 +398,13 @@ class Record:
             action=outcome.action,
         )
 
-    def _append(self, events: Sequence[Event], *, of_promise: int = 0) -> None:
+    def _append(self, events: Sequence[Event], lines: bytes = b"", *, of_promise: int = 0) -> None:
+        """Append events; args: lines: theirs, if they are encoded already."""
         held = self.claim.locked
         if not events:
             held.give_back(of_promise)
             return
-        held.append(*events, of_promise=of_promise)
+        held.append_lines(lines or journal.encode(*events), of_promise=of_promise)
         self.state = journal.advance(self.state, events)
         if self.context.journals and not _DURABLE.isdisjoint(map(_kind, events)):
             self.context.journals.changed(held)

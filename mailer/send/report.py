@@ -36,15 +36,15 @@ class Report(msgspec.Struct, frozen=True):
             following: when recipients that are to be tried again will be.
             handed_over: when each recipient's final dot was about to be sent, if it was.
         """
-        received = self._received
+        received, last = self._received, len(groups)
         for number, (outcome, to) in enumerate(groups.items(), start=1):
             self._tell(
                 outcome,
                 tuple(to),
-                attempt=attempt,
-                next=following if outcome.status in _TRIED_AGAIN else "",
-                times=Times(received, state.since, self.begun, handed_over.get(to[0])),
-                message=_came_to(state) if number == len(groups) else "",
+                attempt,
+                _came_to(state) if number == last else "",
+                following if outcome.status in _TRIED_AGAIN else "",
+                Times(received, state.since, self.begun, handed_over.get(to[0])),
             )
 
     @property
@@ -66,23 +66,17 @@ class Report(msgspec.Struct, frozen=True):
                 groups.setdefault(outcome, []).append(standing.address)
         for number, (outcome, to) in enumerate(groups.items(), start=1):
             message = _came_to(state) if number == len(groups) else ""
-            self._tell(
-                outcome,
-                tuple(to),
-                attempt=state.attempts,
-                message=message,
-                again=True,
-            )
+            self._tell(outcome, tuple(to), state.attempts, message, again=True)
 
     def _tell(  # noqa: PLR0913 - the fields of a Delivery
         self,
         outcome: Outcome,
         to: tuple[str, ...],
-        *,
         attempt: int,
         message: str,
         next: str = "",
         times: Times | None = None,
+        *,
         again: bool = False,
     ) -> None:
         block = self.claim.entry.block

@@ -11,7 +11,7 @@ from mailer.spool.layout import Place, bucket_for, day_for, scheduled_bucket_for
 from mailer.spool.run.claim import Claim
 from mailer.spool.transitions import Move
 
-_FINISH, _WAIT = Disposition.FINISH, Disposition.WAIT
+_FINISH, _WAIT, _FINISHING = Disposition.FINISH, Disposition.WAIT, Move.FINISH
 _MOVES = {
     Disposition.FAIL: Move.FAIL,
     Disposition.HOLD: Move.HOLD,
@@ -76,10 +76,8 @@ class Settler:
         change = _durable_move(claim, state, disposition, now=now, archive=self._archive)
         if change is None:
             locked = claim.locked
-            left = left_behind(locked.spot)
-            if locked.also:
-                left = tuple(dict.fromkeys((*left, *locked.leave())))
-            locked.move(Move.FINISH)
+            left = (*left_behind(locked.spot), *locked.leave())
+            locked.move(_FINISHING)
             for directory in left:
                 self._committer.sync_soon(directory)
             self._background.close(locked.detach())

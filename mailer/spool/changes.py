@@ -145,10 +145,14 @@ class Settled(Written):
         return self._locked.leave()
 
 
+_CUR = Place.CUR
+_OF_CLAIMED = (Place.CUR.value, Place.NEW.value)
+
+
 def left_behind(spot: Spot) -> tuple[str, ...]:
     """Return the directories that may still hold a file after a power cut if it leaves this spot now."""
-    if spot.place is Place.CUR:
-        return (Place.CUR.value, Place.NEW.value)
+    if spot.place is _CUR:
+        return _OF_CLAIMED
     return (spot.directory,)
 
 

@@ -121,6 +121,7 @@ OUTCOMES: dict[str, Status] = {
 # As globals, since Python 3.11 takes 15 times as long to look a member up in its enumeration.
 _SENT, _UNCERTAIN, _EXPIRED = Status.SENT, Status.UNCERTAIN, Status.EXPIRED
 _COMMITTING, _TROUBLE, _AS_BEFORE = Kind.COMMITTING, Kind.TROUBLE, Kind.AS_BEFORE
+_ACCEPTED, _IN_DOUBT = Kind.ACCEPTED, Kind.UNCERTAIN
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
@@ -359,7 +360,7 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
             due = _time(event.next) if event.next else None
             for address in event.to:
                 # Sent is final: no later line, however it came there, may send the message twice.
-                if (known := standings.get(address)) and known.status is not Status.SENT:
+                if (known := standings.get(address)) and known.status is not _SENT:
                     standings[address] = Standing(
                         recipient=known.recipient,
                         status=outcome,
@@ -368,8 +369,8 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
                         next=due,
                         attempt=event.attempt,
                         # The operator allows one more final dot, not just one more attempt to connect.
-                        allowed=known.allowed and event.event == Kind.UNCERTAIN,
-                        let_go=known.let_go and (event.event, event.hop) == (Kind.UNCERTAIN, known.hop),
+                        allowed=known.allowed and event.event == _IN_DOUBT,
+                        let_go=known.let_go and (event.event, event.hop) == (_IN_DOUBT, known.hop),
                         handovers=_handovers(known, event) if outcome is _UNCERTAIN else 0,
                         unclear=event.unclear or known.unclear,
                         action=event.action,
@@ -386,6 +387,9 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
         elif event.event == _AS_BEFORE:
             _defer_again(standings, event)
             state = _after_outcome(state, event, standings)
+        elif event.event == _ACCEPTED:
+            if state.accepted is None:
+                state = _after_acceptance(state, event, standings)
         else:
             state = _after(state, event, standings, boot)
     return state if state.by_address is standings else replace(state, by_address=standings)
@@ -455,8 +459,6 @@ def _after_outcome(state: State, event: Event, standings: dict[str, Standing]) -
 
 def _after(state: State, event: Event, standings: dict[str, Standing], boot: str) -> State:
     match event.event:
-        case Kind.ACCEPTED if state.accepted is None:
-            state = _after_acceptance(state, event, standings)
         case Kind.RECOVERED:
             state = _after_death(state, event, boot)
         case Kind.ALONE | Kind.ACCOMPANIED | Kind.RETURNED | Kind.THROTTLED:

@@ -3,7 +3,6 @@
 import errno
 import os
 import stat
-from contextlib import suppress
 from typing import Self
 
 from mailer.spool import journal
@@ -49,12 +48,14 @@ class LockedMessage:
     def __init__(self, spool: Spool, spot: Spot, fd: int, size: int, also: tuple[str, ...] = ()) -> None:
         self.spool = spool
         self.spot = spot
+        self.path = path = spot.path
+        """The spot's path, relative to the spool directory."""
         self.id = spot.name
         self.fd = fd
         self.also = also
         """Other paths in the spool that name the same file: its old name, while a move is not durable, or one
         that a power cut brought back. See `leave`."""
-        self._durable = "" if also else spot.path
+        self._durable = "" if also else path
         """The file's only name. Of several names, one that a dead process gave it may not be durable."""
         self.lost: OSError | None = None
         """The error of a failed sync, after which no later sync can be believed."""
@@ -122,7 +123,7 @@ class LockedMessage:
             return self._whole[start : start + length]
         data = read_at(self.fd, length, start)
         if len(data) < length:
-            raise OSError(errno.EIO, "the file has become shorter than its message", self.spot.path)
+            raise OSError(errno.EIO, "the file has become shorter than its message", self.path)
         return data
 
     def append(self, *events: Event, of_promise: int = 0) -> None:
@@ -136,8 +137,11 @@ class LockedMessage:
         Raises:
             OSError: some of the lines may be missing or torn, and then do not count.
         """
-        lines = journal.encode(*events)
-        end = self.size
+        self.append_lines(journal.encode(*events), of_promise=of_promise)
+
+    def append_lines(self, lines: bytes, *, of_promise: int = 0) -> None:
+        """Append lines that `journal.encode` returned, as `append` does."""
+        end = self.size if self._end is None else self._end
         if self._torn is None:
             self._torn = end > 0 and os.pread(self.fd, 1, end - 1) != b"\n"
         if self._torn:
@@ -155,7 +159,8 @@ class LockedMessage:
         Raises:
             OSError: as `syscalls.reserve`; nothing is promised.
         """
-        reserve(self.fd, self.size, self._promised + length)
+        end = self.size if self._end is None else self._end
+        reserve(self.fd, end, self._promised + length)
         self._promised += length
 
     def give_back(self, length: int) -> None:
@@ -198,10 +203,11 @@ class LockedMessage:
         """
         place = target(move, self.spot.place)
         if self.fd < 0 or (place in BUCKETED) != bool(bucket):
-            raise ValueError(f"no {move} of {self.spot.path}: no lock, or no bucket where one is needed")
-        old = self.spot.path
+            raise ValueError(f"no {move} of {self.path}: no lock, or no bucket where one is needed")
+        old = self.path
         if place is None:
-            self.leave()
+            if self.also:
+                self.leave()
             os.unlink(old, dir_fd=self.spool.root)
             return None
         spot = Spot(place, self.id, bucket)
@@ -210,7 +216,7 @@ class LockedMessage:
         stays = new in self.also or self._rename(old, new, spot)
         others = tuple([path for path in self.also if path != new]) if self.also else ()
         self.also = (*others, old) if stays else others
-        self.spot = spot
+        self.spot, self.path = spot, new
         return spot
 
     def _rename(self, old: str, new: str, spot: Spot) -> bool:
@@ -233,13 +239,16 @@ class LockedMessage:
         Raises:
             OSError: as unlink(2); names that are left are found and removed with the next move.
         """
-        left = self.also
-        for path in left:
-            with suppress(FileNotFoundError):
+        left: dict[str, None] = {}
+        for path in self.also:
+            left[path.rpartition("/")[0]] = None
+            try:
                 os.unlink(path, dir_fd=self.spool.root)
+            except FileNotFoundError:
+                continue
         self.also = ()
-        self._durable = self.spot.path
-        return tuple([path.rpartition("/")[0] for path in left]) if left else ()
+        self._durable = self.path
+        return tuple(left)
 
     def settle(self) -> None:
         """Remove the file's other names now, after a move that is not made durable in a group.
@@ -248,7 +257,7 @@ class LockedMessage:
             OSError: the new name is not durable, or another cannot be removed; a later run finds both.
         """
         if self.also:
-            if self.spot.path != self._durable:
+            if self.path != self._durable:
                 self.spool.sync_directory(self.spot.directory)
             self.leave()
 

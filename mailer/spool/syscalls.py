@@ -92,9 +92,9 @@ def read_at(fd: int, length: int, offset: int) -> bytes:
 
 def write_all(fd: int, data: bytes | bytearray) -> None:
     """Write all bytes, in as many calls of write(2) as it takes; raises OSError."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    written = os.write(fd, data) if data else 0
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])
 
 
 def begin_writing(fd: int) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -27,14 +26,13 @@ from spools.walk import Found, walk
 from mailer.spool.entry import read_entry
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.locked_message import Busy
+from mailer.spool.run.claim import Claim
 from mailer.spool.run.operate import Operator
 from mailer.spool.run.sweep import clean_tmp, requeue_due
 from mailer.spool.scan import find, names, spots
 
 pytestmark = pytest.mark.fault_row(36)
 
-if TYPE_CHECKING:
-    from mailer.spool.run.claim import Claim
 
 ADDRESSES = ("sent@example.net", "deferred@example.net", "bounced@example.net")
 FINAL = {"sent", "bounced"}
@@ -185,7 +183,7 @@ class Lives(RuleBasedStateMachine):
                 way.append(replace(known, statuses=way[-1].statuses | fate))
         claim = self.claims[name]
         with self.operation(death, name, *way):
-            attempt(replace(claim, entry=claim.locked.read()), self.now)
+            attempt(Claim(claim.locked, claim.locked.read()), self.now)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), death=deaths)

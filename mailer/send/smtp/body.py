@@ -4,6 +4,8 @@ import re
 
 from mailer.mail.lines import has_bare_line_end
 
+_DOT = ord(".")
+"""As a number: for bytes in bytes, CPython raises and clears a TypeError."""
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
@@ -33,7 +35,7 @@ class DotStuffer:
         if has_bare_line_end(block):
             block = _BARE.sub(b"\r\n", block)
         # Searching for one octet is ten times as fast as for two, and base64 has no dots.
-        stuffed = block.replace(b"\n.", b"\n..") if b"." in block else block
+        stuffed = block.replace(b"\n.", b"\n..") if _DOT in block else block
         if self._at_line_start and block.startswith(b"."):
             stuffed = b"." + stuffed
         self._at_line_start = block.endswith(b"\n")

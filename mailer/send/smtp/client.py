@@ -25,7 +25,7 @@ from mailer.send.trouble import HopTrouble, SessionLost, judge, of_the_mail
 if TYPE_CHECKING:
     from mailer.send.smtp.transcript import Say
 
-_READY, _SENT = State.READY, Status.SENT
+_READY, _SENT, _MAIL = State.READY, Status.SENT, Phase.MAIL
 _address = attrgetter("address")
 
 BLOCK = 64 * 1024
@@ -394,7 +394,7 @@ class Session:
             wire.said.clear()
             self._begin(message, batch)
             wire.flush()
-        event = await wire.event(BEHIND_LIMIT if is_behind and self._dialogue.phase is Phase.MAIL else inf)
+        event = await wire.event(BEHIND_LIMIT if is_behind and self._dialogue.phase is _MAIL else inf)
         if is_behind:
             self.took_behind = _is_past_mail(event)
         if isinstance(event, GoAhead):
@@ -516,5 +516,5 @@ class Session:
 def _is_past_mail(first: Event) -> bool:
     """Tell from the first event of a transaction whether the server accepted its MAIL."""
     if isinstance(first, Settled):
-        return first.verdicts[0].phase is not Phase.MAIL
+        return first.verdicts[0].phase is not _MAIL
     return isinstance(first, GoAhead) or first.phase not in {Phase.RSET, Phase.MAIL}

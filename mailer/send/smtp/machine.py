@@ -91,6 +91,7 @@ _VERBATIM = {Phase.EHLO: 2, Phase.AUTH: 3}
 
 # As globals, since Python 3.11 takes 15 times as long to look a member up in its enumeration.
 _OVER, _BODY, _ENDED = State.OVER, State.BODY, State.ENDED
+_BEGIN, _FINISH = Call.BEGIN, Call.FINISH
 _MAIL, _RCPT, _DATA, _DOT = Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT
 
 _TRANSACTION = frozenset({Phase.RSET, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT})
@@ -198,9 +199,9 @@ class Dialogue:
             commands.insert(0, b"RSET")
             phases.insert(0, Phase.RSET)
         whole = b"\r\n".join(commands)
-        if b"\0" in whole or not whole.count(b"\r") == whole.count(b"\n") == len(commands) - 1:
+        if 0 in whole or not whole.count(b"\r") == whole.count(b"\n") == len(commands) - 1:
             raise IllegalCall("a line end or NUL in a command")
-        self._enter(Call.BEGIN)
+        self._enter(_BEGIN)
         if is_behind:
             self._behind = Verdicts(len(rcpts))
         else:
@@ -215,7 +216,7 @@ class Dialogue:
 
     def finish(self) -> None:
         """Expect the reply to the final dot, which the shell writes now."""
-        self._enter(Call.FINISH)
+        self._enter(_FINISH)
         self._awaited.append(_DOT)
 
     def quit(self) -> None:
@@ -229,15 +230,15 @@ class Dialogue:
             sends after it is ignored.
         """
         events: list[Event] = []
-        awaited = self._awaited
-        self._reader.feed(data)
+        awaited, reader = self._awaited, self._reader
+        reader.feed(data)
         try:
-            while self.state is not _OVER:
+            while reader.unread and self.state is not _OVER:
                 phase = awaited[0] if awaited else self.phase
-                reply = self._reader.next(_VERBATIM.get(phase, 0))
+                reply = reader.next(_VERBATIM.get(phase, 0))
                 if reply is None:
                     break
-                if awaited and phase in _ENVELOPE and reply.code < 300 and not (self._unsaid or self._out):
+                if phase in _ENVELOPE and reply.code < 300 and awaited and not (self._unsaid or self._out):
                     # The fast path: nearly all replies to MAIL and RCPT accept and need no more attention.
                     awaited.popleft()
                     self.answered += 1
@@ -246,13 +247,12 @@ class Dialogue:
                     events.append(event)
         except BadReply as bad:
             events.append(self._break(str(bad)))
-        if self._reader.pending and self._out_of_turn and not self.over:
+        if (reader.unread or reader.lines) and self._is_out_of_turn() and self.state is not _OVER:
             events.append(self._break("the server spoke out of turn"))
         return events
 
-    @property
-    def _out_of_turn(self) -> bool:
-        """Whether anything that the server sends now, even half a reply, is an error.
+    def _is_out_of_turn(self) -> bool:
+        """Tell whether anything that the server sends now, even half a reply, is an error.
 
         It is if no reply is due, or if its command has not been sent yet. After the 220 to STARTTLS, such
         data was injected by a man in the middle (RFC 3207 4.2); elsewhere it is a reply out of step.
@@ -295,7 +295,7 @@ class Dialogue:
             return replace(self._break(str(reply), reply), refused=refused)
         if self.state is _BODY and reply.code >= 400:
             return self._refuse_the_rest(reply)
-        if self._out_of_turn:
+        if self._is_out_of_turn():
             raise BadReply(f"an unexpected reply: {reply}")
         target = REPLIES[phase].get(reply.code // 100)
         if target is None or (self._lacks_reset and phase in _COMMANDS and reply.code >= 400):
@@ -368,7 +368,7 @@ class Dialogue:
 
     def _turn_over(self, behind: Verdicts) -> Settled:
         """Go on with the transaction that was begun behind the dot, which has just been answered."""
-        settled = Settled(self._verdicts.final, self._reader.rest)
+        settled = Settled(self._verdicts.final, len(self._reader.unread))
         self._verdicts, self._behind = behind, None
         self._lacks_reset, self._must_reset = self._must_reset, True
         return settled

@@ -24,28 +24,20 @@ class BadReply(ValueError):
 class ReplyReader:
     """Collects replies. It must not be used after `BadReply`: the stream has no defined continuation."""
 
-    __slots__ = ("_code", "_lines", "_partial", "conceal")
+    __slots__ = ("_code", "conceal", "lines", "unread")
 
     def __init__(self, conceal: Concealment | None = None) -> None:
         """Prepare; args: conceal: removes the login from the replies."""
         self.conceal = conceal
-        self._partial = b""
+        self.unread = b""
+        """What was received beyond the last reply that `next` returned."""
         self._code = 0
-        self._lines: list[str] = []
-
-    @property
-    def pending(self) -> bool:
-        """Whether part of a reply has arrived, but not its end."""
-        return bool(self._partial or self._lines)
-
-    @property
-    def rest(self) -> int:
-        """How many octets were received beyond the last reply."""
-        return len(self._partial)
+        self.lines: list[str] = []
+        """The lines of a reply that has not ended."""
 
     def feed(self, data: bytes) -> None:
         """Add received data; `next` returns the replies that it completes."""
-        self._partial += data
+        self.unread += data
 
     def next(self, verbatim: int = 0) -> Reply | None:
         """Return the next complete reply, or None until more has arrived.
@@ -59,14 +51,14 @@ class ReplyReader:
         Raises:
             BadReply: not a reply, different codes on its lines, a NUL, or too long (`MAX_LINE`, `MAX_LINES`).
         """
-        while self._partial:
-            line, end, rest = self._partial.partition(b"\n")
+        while self.unread:
+            line, end, rest = self.unread.partition(b"\n")
             if len(line) >= MAX_LINE:
                 raise BadReply(f"a reply line of more than {MAX_LINE} octets")
             if not end:
                 return None
-            self._partial = rest
-            if self.conceal is None and not self._lines and (reply := _only_line(line)):
+            self.unread = rest
+            if self.conceal is None and not self.lines and (reply := _only_line(line)):
                 return reply
             found = _LINE.fullmatch(line.removesuffix(b"\r"))
             if not found:
@@ -82,19 +74,19 @@ class ReplyReader:
         return None
 
     def _line(self, code: int, *, more: bool, text: bytes) -> Reply | None:
-        if self._lines and code != self._code:
+        if self.lines and code != self._code:
             raise BadReply(f"a reply that begins with {self._code} and goes on with {code}")
         line = decode(text)
-        if not more and not self._lines:
+        if not more and not self.lines:
             return Reply(code, (line,))
         self._code = code
-        self._lines.append(line)
-        if len(self._lines) > MAX_LINES:
+        self.lines.append(line)
+        if len(self.lines) > MAX_LINES:
             raise BadReply(f"a reply of more than {MAX_LINES} lines")
         if more:
             return None
-        reply = Reply(code, tuple(self._lines))
-        self._lines = []
+        reply = Reply(code, tuple(self.lines))
+        self.lines = []
         return reply
 
 

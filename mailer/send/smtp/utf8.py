@@ -1,11 +1,13 @@
 """Decide which mail needs SMTPUTF8 (RFC 6531). Mail that does is never downgraded for a hop without it."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Protocol
 
 from mailer.mail.envelope import Envelope, Recipient
 
 _BLOCK = 64 * 1024
+_address = attrgetter("address")
 
 
 class Readable(Protocol):
@@ -20,8 +22,10 @@ class Readable(Protocol):
 
 def wanted(envelope: Envelope, recipients: Sequence[Recipient]) -> bool:
     """Tell whether to use SMTPUTF8 if it is offered: the client declared it, or an address is not ASCII."""
-    return envelope.smtputf8 or not all(
-        address.isascii() for address in (envelope.sender, *(recipient.address for recipient in recipients))
+    return (
+        envelope.smtputf8
+        or not envelope.sender.isascii()
+        or not all(map(str.isascii, map(_address, recipients)))
     )
 
 

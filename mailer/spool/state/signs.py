@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
 
-from mailer.spool.ids import arrival, is_id
+from mailer.spool.ids import arrival
 from mailer.spool.layout import LOG, STATE, Place, Spool, is_day
 from mailer.spool.scan import buckets, names
 
@@ -46,4 +46,4 @@ def _arrivals(spool: Spool) -> Iterator[float]:
     places = [Place.NEW.value, Place.CUR.value, Place.HOLD.value, Place.FAILED.value]
     places += [f"{Place.RETRY}/{bucket}" for bucket in islice(buckets(spool, Place.RETRY), _IDS)]
     for place in places:
-        yield from (arrival(name) for name in islice(names(spool, place), _IDS) if is_id(name))
+        yield from map(arrival, islice(names(spool, place), _IDS))
