@@ -9,9 +9,8 @@ import msgspec
 from mailer.cli.exits import Exit
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.output import json_line
+from mailer.cli.output import end_with_the_pipe, json_line
 from mailer.cli.readability import unreadable
-from mailer.cli.reader import end_with_the_pipe
 from mailer.cli.setup import acting_as_owner, configuration
 from mailer.cli.start import obstacles
 from mailer.config import checks

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 
 from mailer.cli.obstacles import report_obstacles
+from mailer.cli.output import json_line
 from mailer.cli.spool import records
 from mailer.config.model import Config
 from mailer.mail.outcome import Status
@@ -54,7 +55,7 @@ def dry_run(config: Config, spool: Spool, now: float, *, limit: int | None, as_j
         return _courses(one, spool, directions, config)
 
     if as_json:
-        sys.stdout.writelines(records.encode(_record(one, courses(one))) for one in taken)
+        sys.stdout.writelines(json_line(_record(one, courses(one))) for one in taken)
         return
     count = 0
     for one in taken:

@@ -8,8 +8,7 @@ import click
 
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.our_refusals import Refusal, ours
-from mailer.cli.output import json_line
-from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.output import end_with_the_pipe, json_line
 from mailer.mail.outcome import Outcome, Scope
 from mailer.mail.reply import Reply
 from mailer.send.phase import Phase

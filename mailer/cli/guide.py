@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.language import language_option, preferred
-from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.options import config_option, examples, json_of, language_option, preferred_language
+from mailer.cli.output import end_with_the_pipe, json_line
 from mailer.mail.lazy_pattern import compile_late
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def _topics(_: click.Context, __: click.Parameter, incomplete: str) -> "list[Com
 
     return [
         CompletionItem(each.topic, help=each.title)
-        for each in guides(preferred())
+        for each in guides(preferred_language())
         if each.topic.startswith(incomplete)
     ]
 
@@ -73,31 +72,25 @@ def guide(topic: str | None, *, word: str | None, language: str | None, as_json:
     With --grep the exit code is 1 when no line contains the word.
     """
     end_with_the_pipe()
-    chosen = _chosen(topic, language or preferred())
+    chosen = _chosen(topic, language or preferred_language())
     if word is not None:
         found = list(_lines(chosen, word))
         for each, number, line in found:
             told: dict[str, object] = {"topic": each.topic, "line": number, "text": line}
-            sys.stdout.write(_json(told) if as_json else f"{each.topic}:{number}: {line}\n")
+            sys.stdout.write(json_line(told) if as_json else f"{each.topic}:{number}: {line}\n")
         return Exit.OK if found else Exit.FINDINGS
     if topic is None:
         for each in chosen:
             said: dict[str, object] = {"topic": each.topic, "title": each.title}
-            sys.stdout.write(_json(said) if as_json else f"{each.topic:16} {each.title}\n")
+            sys.stdout.write(json_line(said) if as_json else f"{each.topic:16} {each.title}\n")
     elif as_json:
         [one] = chosen
-        sys.stdout.write(_json({"topic": one.topic, "title": one.title, "text": one.text}))
+        sys.stdout.write(json_line({"topic": one.topic, "title": one.title, "text": one.text}))
     elif sys.stdout.isatty():
         click.echo_via_pager(chosen[0].text)
     else:
         sys.stdout.write(chosen[0].text)
     return Exit.OK
-
-
-def _json(told: dict[str, object]) -> str:
-    from mailer.cli.output import json_line  # noqa: PLC0415 - imports msgspec, which a guide does not need
-
-    return json_line(told)
 
 
 def _chosen(topic: str | None, language: str) -> list[Guide]:

@@ -11,8 +11,7 @@ import click
 from mailer.cli import loop
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.output import json_line
-from mailer.cli.reader import tell
+from mailer.cli.output import json_line, tell
 from mailer.cli.setup import acting_as_owner, configuration, make_spool, open_log, operator_name
 from mailer.config.load import Loaded
 from mailer.mail.reply import Reply, printable

@@ -8,8 +8,7 @@ import click
 
 from mailer.cli import rates
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.output import json_line
-from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.output import end_with_the_pipe, json_line
 from mailer.cli.setup import command_context
 from mailer.config.model import Config
 from mailer.mail.reply import printable

@@ -5,10 +5,10 @@ import sys
 
 import click
 
+from mailer.cli.children import end_with
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import postpone
 from mailer.cli.options import config_option, examples, log_format_option, parent_option
-from mailer.cli.parent import end_with
 from mailer.cli.program import system_words
 from mailer.cli.service_manager import ServiceManager
 from mailer.cli.setup import acting_as_owner, become_owner, command_context, configuration

@@ -13,14 +13,14 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
 
-from mailer.cli.child import child_argv
+from mailer.cli.children import child_argv
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal, listen
 from mailer.cli.limits import uses
 from mailer.cli.loop import run as run_loop
-from mailer.cli.outlook import outlook
-from mailer.cli.reader import tell
+from mailer.cli.obstacles import outlook
+from mailer.cli.output import tell
 from mailer.cli.service_manager import ServiceManager
 from mailer.cli.setup import program_log
 from mailer.cli.watchdog import Vitals

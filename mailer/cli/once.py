@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from mailer.cli import drops
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit
-from mailer.cli.order import Order
 from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.own_name import own_name
@@ -23,22 +22,24 @@ if TYPE_CHECKING:
     from mailer.events.deliverer import Deliverer
 
 
-async def once(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exit:
+async def once(
+    loaded: Loaded, spool: Spool, log: MailLog, limit: int | None, max_seconds: float | None
+) -> Exit:
     """Deliver until no message is ready, SIGTERM or SIGINT arrives, or the time is up."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    began, most = loop.time(), order.max_seconds
+    began = loop.time()
     # The pickup gets at most half of the time: a flood in drop/ must not prevent all delivery.
-    await drops.take_in(loaded, spool, log, stop, math.inf if most is None else most / 2)
+    await drops.take_in(loaded, spool, log, stop, math.inf if max_seconds is None else max_seconds / 2)
     config = loaded.config
     hostname = own_name(config)
     grace = float(config.sending.shutdown_grace)
-    heartbeat = Heartbeat(spool, log, time.time, order.mode)
+    heartbeat = Heartbeat(spool, log, time.time, "once")
     deliverer = _deliverer(config, spool, log)
-    async with open_runner(config, spool, log, clocks(), hostname=hostname, limit=order.limit or 0) as runner:
-        if most is not None:
-            loop.call_at(began + most, runner.stop_claiming)
+    async with open_runner(config, spool, log, clocks(), hostname=hostname, limit=limit or 0) as runner:
+        if max_seconds is not None:
+            loop.call_at(began + max_seconds, runner.stop_claiming)
         try:
             await runner.once(stop, grace)
         except Stopped as stopped:
@@ -48,7 +49,7 @@ async def once(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exit
     if deliverer:
         from mailer.cli.event_delivery import AFTER_A_RUN, deliver_backlog  # noqa: PLC0415 - few hosts use onEvent
 
-        left = AFTER_A_RUN if most is None else most - (loop.time() - began)
+        left = AFTER_A_RUN if max_seconds is None else max_seconds - (loop.time() - began)
         await deliver_backlog(deliverer, log, stop, left)
     return Exit.OK
 

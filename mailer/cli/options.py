@@ -1,5 +1,6 @@
 """Options and argument types that several commands share."""
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -50,6 +51,15 @@ def json_of(fields: str) -> Callable[[_Function], _Function]:
 parent_option = click.option("--parent", type=int, metavar="PID", hidden=True)
 """`--parent PID`, which `mailer up` passes to its children: they end when that process does."""
 
+LANGUAGES = ("en", "zh-CN")
+
+language_option = click.option(
+    "--language",
+    type=click.Choice(LANGUAGES),
+    help="Instead of the one that LC_ALL, LC_MESSAGES or LANG names.",
+)
+"""`--language`, of guides and of the meanings of keys."""
+
 
 def examples(*lines: str) -> str:
     """Format command lines as the examples at the end of a command's help."""
@@ -83,3 +93,9 @@ def duration(text: str) -> float:
 
 
 DURATION = click.types.FuncParamType(duration)
+
+
+def preferred_language() -> str:
+    """Return the language that the environment selects, in the order of POSIX (Base Definitions, 8.2)."""
+    asked = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    return "zh-CN" if asked.startswith("zh") else "en"

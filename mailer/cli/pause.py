@@ -6,8 +6,7 @@ import time
 import click
 
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.output import json_line
-from mailer.cli.reader import tell
+from mailer.cli.output import json_line, tell
 from mailer.cli.setup import command_context
 from mailer.mail.reply import printable
 from mailer.spool.state import pause as flag

@@ -10,8 +10,7 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.output import json_line
-from mailer.cli.reader import tell
+from mailer.cli.output import json_line, tell
 from mailer.cli.setup import command_context, configuration
 from mailer.config import checks
 from mailer.config.problem import ConfigError

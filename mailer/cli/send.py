@@ -14,7 +14,6 @@ from mailer.cli.options import (
     log_format_option,
     parent_option,
 )
-from mailer.cli.order import DRY_RUN, ONCE, WATCH, Order
 from mailer.cli.program import run
 from mailer.cli.without_gc import without_gc
 
@@ -34,11 +33,11 @@ def main() -> NoReturn:
     ),
 )
 @click.option(
-    "--once", "mode", flag_value=ONCE, default=True, help="Work until nothing is ready (the default)."
+    "--once", "mode", flag_value="once", default=True, help="Work until nothing is ready (the default)."
 )
-@click.option("--watch", "mode", flag_value=WATCH, help="Keep running, and deliver new mail as it arrives.")
+@click.option("--watch", "mode", flag_value="watch", help="Keep running, and deliver new mail as it arrives.")
 @click.option(
-    "--dry-run", "mode", flag_value=DRY_RUN, help="Print what would be tried, without touching anything."
+    "--dry-run", "mode", flag_value="dry-run", help="Print what would be tried, without touching anything."
 )
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Try at most N messages; not with --watch."
@@ -50,7 +49,15 @@ def main() -> NoReturn:
 @log_format_option
 @config_option
 @parent_option
-def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -> Exit:
+def send(
+    *,
+    mode: str,
+    limit: int | None,
+    max_seconds: float | None,
+    parent: int | None,
+    verbose: bool,
+    as_json: bool,
+) -> Exit:
     """Deliver what is in the spool.
 
     A run first takes over messages that dead runners left, then tries new messages and retries that are due.
@@ -61,17 +68,18 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
     SIGTERM and Ctrl-C end a run when deliveries in flight are done, after `sending.shutdownGrace` at the
     latest.
     """
-    order = Order(**asked)  # type: ignore[arg-type]  # click has converted the values to the types declared above
-    if order.mode == WATCH and order.limit is not None:
+    if mode == "watch" and limit is not None:
         raise click.UsageError("--limit cannot be used with --watch")
-    if as_json and order.mode != DRY_RUN:
+    if as_json and mode != "dry-run":
         raise click.UsageError("--json is for --dry-run only")
     with without_gc():
         from mailer.cli import sending  # noqa: PLC0415 - --help and a wrong option need none of it
 
-    if order.mode == DRY_RUN:
-        return sending.dry_run(order.limit, as_json=as_json)
-    return sending.run(order, parent, verbose=verbose)
+    if mode == "dry-run":
+        return sending.dry_run(limit, as_json=as_json)
+    return sending.run(
+        watch=mode == "watch", limit=limit, max_seconds=max_seconds, parent=parent, verbose=verbose
+    )
 
 
 if __name__ == "__main__":

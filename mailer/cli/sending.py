@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.order import ONCE, WATCH, Order
 from mailer.cli.program import system_words
 from mailer.cli.service_manager import ServiceManager
 from mailer.cli.setup import (
@@ -41,28 +40,32 @@ def dry_run(limit: int | None, *, as_json: bool) -> Exit:
     return Exit.OK
 
 
-def run(order: Order, parent: int | None, *, verbose: bool) -> Exit:
-    """Deliver what is in the spool, once or until a signal ends the program.
+def run(
+    *, watch: bool, limit: int | None, max_seconds: float | None, parent: int | None, verbose: bool
+) -> Exit:
+    """Deliver what is in the spool, once, or with `watch` until a signal ends the program.
 
     Args:
-        order: the parsed command line.
+        watch: stay, and deliver new mail as it arrives.
+        limit: the most messages to try; None for no limit.
+        max_seconds: seconds after which no delivery is begun; None for no limit.
         parent: the process to end with; None for none.
         verbose: log the result for each message.
     """
     outlet.install()
-    if order.mode == WATCH:
+    if watch:
         from mailer.cli.hangup import postpone  # noqa: PLC0415 - only for --watch
 
         postpone()
     manager = ServiceManager.of(os.environ)
     loaded = _configuration()
-    config, level = loaded.config, Level.INFO if verbose or order.mode == WATCH else Level.WARNING
-    if order.mode == ONCE and _was_idle(loaded, level):
+    config, level = loaded.config, Level.INFO if verbose or watch else Level.WARNING
+    if not watch and _was_idle(loaded, level):
         return Exit.OK
     # Imported here because most runs from cron are idle.
     from mailer.cli import drops, loop  # noqa: PLC0415
+    from mailer.cli.children import end_with  # noqa: PLC0415
     from mailer.cli.once import once  # noqa: PLC0415
-    from mailer.cli.parent import end_with  # noqa: PLC0415
 
     drops.prepare(config.spool_dir)
     become_owner(config.spool_dir, http=uses_http(config), events=config.on_event.enabled)
@@ -70,11 +73,11 @@ def run(order: Order, parent: int | None, *, verbose: bool) -> Exit:
         opened = make_spool(config.spool_dir)
     with opened as spool:
         end_with(parent)
-        if order.mode == ONCE and sys.stderr.isatty():  # cron would mail it each minute
+        if not watch and sys.stderr.isatty():  # cron would mail it each minute
             say_if_paused(spool)
         log = program_log(config, spool, level)
-        if order.mode == ONCE:
-            return loop.run(once(loaded, spool, log, order))
+        if not watch:
+            return loop.run(once(loaded, spool, log, limit, max_seconds))
         from mailer.cli.watch import Watch  # noqa: PLC0415 - only for --watch
 
         loop.run(Watch(loaded, spool, log, manager).run())
@@ -94,7 +97,7 @@ def _was_idle(loaded: Loaded, level: Level) -> bool:
     config = loaded.config
     with _try_again_later(), acting_as_owner(config.spool_dir), make_spool(config.spool_dir) as spool:
         log = program_log(config, spool, level)
-        heartbeat = Heartbeat(spool, log, time.time, ONCE)
+        heartbeat = Heartbeat(spool, log, time.time, "once")
         idle = is_idle(config, spool, log, clocks())
         if idle:
             heartbeat.set()

@@ -14,11 +14,11 @@ from typing import Any
 
 from mailer.cli import loop, receiver
 from mailer.cli.activation import inherited
+from mailer.cli.children import end_with
 from mailer.cli.clocks import clocks
 from mailer.cli.drops import Drops
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal, listen, postpone
-from mailer.cli.parent import end_with
 from mailer.cli.service_manager import ServiceManager
 from mailer.cli.setup import acting_as_owner, become_owner, configuration, make_spool, program_log
 from mailer.cli.start import obstacles

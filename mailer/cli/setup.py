@@ -16,7 +16,7 @@ import msgspec
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_path, log_format
-from mailer.cli.reader import tell
+from mailer.cli.output import tell
 from mailer.config.load import Loaded, load
 from mailer.config.model import Config
 from mailer.mail.reply import printable

@@ -8,12 +8,11 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from mailer.cli import candidates
+from mailer.cli import arguments
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import DURATION, config_option, examples, json_of
-from mailer.cli.output import json_line
-from mailer.cli.reader import end_with_the_pipe, tell
+from mailer.cli.output import end_with_the_pipe, json_line, tell
 from mailer.cli.setup import command_context
 from mailer.mail import clock
 from mailer.mail.reply import printable
@@ -131,7 +130,7 @@ def ls(part: str, *, as_json: bool) -> None:
 
 @click.command(epilog=examples("mailer suppress rm bob@example.net"))
 @click.argument(
-    "addresses", nargs=-1, required=True, metavar="ADDRESS...", shell_complete=candidates.suppressed
+    "addresses", nargs=-1, required=True, metavar="ADDRESS...", shell_complete=arguments.suppressed
 )
 @json_of("address, action (removed)")
 @config_option

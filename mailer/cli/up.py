@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from mailer.cli import activation
-from mailer.cli.child import child_argv
+from mailer.cli.children import child_argv
 from mailer.cli.exits import Exit
 from mailer.cli.hangup import Terminal, postpone
 from mailer.cli.notify_relay import NotifyRelay

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import click
 import msgspec
 
-from mailer.cli import candidates
+from mailer.cli import arguments
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_of
@@ -93,7 +93,7 @@ def add(
 
 
 @click.command(epilog=examples("mailer user passwd shop"))
-@click.argument("name", shell_complete=candidates.users)
+@click.argument("name", shell_complete=arguments.users)
 @json_of("name, action")
 @config_option
 def passwd(name: str, *, as_json: bool) -> None:
@@ -107,7 +107,7 @@ def passwd(name: str, *, as_json: bool) -> None:
 
 
 @click.command(epilog=examples("mailer user token shop", "mailer user token cron --allow cron@example.com"))
-@click.argument("name", shell_complete=candidates.users)
+@click.argument("name", shell_complete=arguments.users)
 @click.option(
     "--allow",
     "allowed",
@@ -154,7 +154,7 @@ def _token_refusal(name: str, *, known: bool) -> Failure:
 @click.command(
     epilog=examples("mailer user allow crm welcome@example.com", "mailer user allow crm example.org")
 )
-@click.argument("name", shell_complete=candidates.users)
+@click.argument("name", shell_complete=arguments.users)
 @click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
 @json_of("name, allowedSenders")
 @config_option
@@ -173,8 +173,8 @@ def allow(name: str, patterns: tuple[str, ...], *, as_json: bool) -> None:
 
 
 @click.command(epilog=examples("mailer user deny crm welcome@example.com"))
-@click.argument("name", shell_complete=candidates.users)
-@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...", shell_complete=candidates.senders)
+@click.argument("name", shell_complete=arguments.users)
+@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...", shell_complete=arguments.senders)
 @json_of("name, allowedSenders")
 @config_option
 def deny(name: str, patterns: tuple[str, ...], *, as_json: bool) -> None:
@@ -228,7 +228,7 @@ def ls(*, as_json: bool) -> None:
 
 
 @click.command(epilog=examples("mailer user rm shop"))
-@click.argument("name", shell_complete=candidates.users)
+@click.argument("name", shell_complete=arguments.users)
 @json_of("name, action")
 @config_option
 def rm(name: str, *, as_json: bool) -> None:
@@ -240,7 +240,7 @@ def rm(name: str, *, as_json: bool) -> None:
 
 
 @click.command(epilog=examples("mailer user check shop"))
-@click.argument("name", shell_complete=candidates.users)
+@click.argument("name", shell_complete=arguments.users)
 @json_of("name, right")
 @config_option
 def check(name: str, *, as_json: bool) -> Exit:

@@ -28,8 +28,6 @@ from mailer.spool.layout import Spool
 from mailer.spool.state import provider_state
 from mailer.spool.state.programs import Registration
 
-MODE = "watch"
-
 
 class Watch:
     """Delivers mail until a signal ends it; at SIGHUP a runner with the new configuration takes over.
@@ -145,7 +143,7 @@ class Watch:
     async def _shift(self, loaded: Loaded, log: MailLog, ready: asyncio.Event) -> None:
         config = loaded.config
         hostname = own_name(config)
-        heartbeat = Heartbeat(self._spool, log, time.time, MODE)
+        heartbeat = Heartbeat(self._spool, log, time.time, "watch")
         async with open_runner(config, self._spool, log, clocks(), hostname=hostname) as runner:
             log.notice("watching the spool", path=self._spool.path)
             self._runner = runner

@@ -12,7 +12,7 @@ from testbed.relay import Relay
 from testbed.terminal import Terminal
 from testbed.tools import program
 
-from mailer.cli import candidates
+from mailer.cli import arguments
 
 _LINE_START, _LINE_END, _CLEAR = "\x01", "\x05", "\x15"
 
@@ -90,13 +90,13 @@ def test_all_that_is_queued_has_in_common_what_the_offered_ids_have(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A shell types what all that is offered has in common: with some left out that must not grow."""
-    monkeypatch.setattr(candidates, "_MOST", 3)
+    monkeypatch.setattr(arguments, "_MOST", 3)
     at_tab = click.Context(click.Command("why"))
     made = sorted(queue.new(received=1e9 + 1e7 * each) for each in range(8))
-    offered = candidates.message_ids(at_tab, "")
+    offered = arguments.message_ids(at_tab, "")
     assert offered == [made[7], made[6], made[0]]
-    assert candidates.message_ids(at_tab, made[3].lower()) == [made[3]]
-    assert candidates.message_ids(at_tab, "") == offered
+    assert arguments.message_ids(at_tab, made[3].lower()) == [made[3]]
+    assert arguments.message_ids(at_tab, "") == offered
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ from testbed.relay import PASSWORD, Relay
 from testbed.terminal import Terminal
 from testbed.waiting import until
 
-from mailer.cli.doctor.clock import clock_findings
+from mailer.cli.doctor.examination import clock_findings
 from mailer.cli.doctor.files import sendmail_findings
-from mailer.cli.doctor.signing import unsigned
+from mailer.cli.doctor.network import unsigned
 from mailer.config.load import load
 from mailer.mail.finding import Grade
 from mailer.send.resolver import DnsResolver

@@ -25,7 +25,7 @@ from testbed.relay import Relay
 from testbed.waiting import until
 
 from mailer.cli import event_delivery
-from mailer.cli.events import status
+from mailer.cli.events import commands
 from mailer.config.load import load
 from mailer.config.model import Config
 from mailer.config.on_event import EventField, EventKind, OnEvent
@@ -391,9 +391,9 @@ def test_a_cursor_that_cannot_be_decoded_has_the_ledger_told_again_and_never_les
         told.write("sent", "b@x.example")
         file = spool_path / "state" / store.NAME
         file.write_bytes(damage)
-        shown = status.status_of(CONFIG, told.spool, told.now)
+        shown = commands.status_of(CONFIG, told.spool, told.now)
         assert shown.failures
-        assert f"{file} cannot be decoded: all events of the ledger are" in status.as_text(shown)
+        assert f"{file} cannot be decoded: all events of the ledger are" in commands.as_text(shown)
         told.restart()
         told.deliverer.begin()
         assert told.round()
@@ -403,7 +403,7 @@ def test_a_cursor_that_cannot_be_decoded_has_the_ledger_told_again_and_never_les
         told.write("sent", "c@x.example")
         assert told.round()
         assert names(made.taken)[3:] == ["sent c@x.example"]
-        assert status.as_text(status.status_of(CONFIG, told.spool, told.now)).startswith(
+        assert commands.as_text(commands.status_of(CONFIG, told.spool, told.now)).startswith(
             "all events are delivered"
         )
 
@@ -433,10 +433,10 @@ def test_a_cursor_that_cannot_be_read_is_an_error_until_it_can_be(spool_path: Pa
             told.deliverer.begin()
         with pytest.raises(OSError, match="symbolic"):
             told.round()
-        shown = status.status_of(CONFIG, told.spool, told.now)
+        shown = commands.status_of(CONFIG, told.spool, told.now)
         assert shown.failures
-        assert f"{file} cannot be read: " in status.as_text(shown)
-        assert "all events are delivered" not in status.as_text(shown)
+        assert f"{file} cannot be read: " in commands.as_text(shown)
+        assert "all events are delivered" not in commands.as_text(shown)
         assert file.is_symlink()
         assert names(made.taken) == ["sent a@x.example"]
         elsewhere.rename(file)
@@ -462,7 +462,7 @@ def test_what_the_ledger_could_not_take_is_told_as_a_gap_in_its_place(spool_path
         told.write("sent", "1@x.example")
         told.write("lost", id="", since="2026-11-22T12:00:01.500000Z")
         told.write("sent", "2@x.example")
-        shown = status.status_of(CONFIG, told.spool, told.now)
+        shown = commands.status_of(CONFIG, told.spool, told.now)
         assert (shown.waiting, shown.gap_since, shown.losing_since) == (3, "2026-11-22T12:00:01.500000Z", "")
         made.script = [500]
         assert not told.round()
@@ -477,8 +477,8 @@ def test_what_the_ledger_could_not_take_is_told_as_a_gap_in_its_place(spool_path
         told.restart()
         assert told.round()
         (told.log / f"{LOST}.2026-11-22T12:05:00.000000Z").touch()
-        shown = status.status_of(CONFIG, told.spool, told.now)
-        said = status.as_text(shown)
+        shown = commands.status_of(CONFIG, told.spool, told.now)
+        said = commands.as_text(shown)
         assert "gap: events between 2026-11-22 12:00:01Z and 2026-11-22 12:00:02Z are lost" in said
         assert "are lost until the ledger can be written again" in said
 

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from mailer.cli.guide import guides
-from mailer.cli.keys.faults import faults
 from mailer.cli.keys.reference import Described, Group, Meaning, Source, Text, described, read
-from mailer.cli.language import LANGUAGES
+from mailer.cli.keys.tables import faults
+from mailer.cli.options import LANGUAGES
 from mailer.config.key_list import Key, Kind, keys
 
 ROOT = Path(__file__).parents[2]

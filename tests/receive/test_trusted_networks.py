@@ -13,7 +13,7 @@ from inbound.receiving import CLOSED, certificate, login, running
 from testbed.ports import free_port
 from testbed.relay import Relay
 
-from mailer.cli.doctor.trusted import trusted_findings
+from mailer.cli.doctor.ports import trusted_findings
 from mailer.cli.receiver import settings
 from mailer.config.checks import refuse_to_serve, warnings
 from mailer.config.load import load

@@ -15,10 +15,10 @@ from mailer.cli.options import examples
     ),
     cls=LazyGroup,
     commands_in={
-        "status": "mailer.cli.auth.accounts:status",
-        "login": "mailer.cli.auth.login:login",
-        "test": "mailer.cli.auth.accounts:test",
-        "logout": "mailer.cli.auth.accounts:logout",
+        "status": "mailer.cli.auth.commands:status",
+        "login": "mailer.cli.auth.commands:login",
+        "test": "mailer.cli.auth.commands:test",
+        "logout": "mailer.cli.auth.commands:logout",
     },
     summaries={
         "status": "Show every provider with tokens: how it logs in, until when, and what was...",

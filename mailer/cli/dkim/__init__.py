@@ -4,7 +4,7 @@ import click
 
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples
-from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.output import end_with_the_pipe
 
 
 @click.group(

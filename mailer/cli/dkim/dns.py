@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 from msgspec.structs import asdict, replace
 
-from mailer.cli.dkim.key_options import chosen, domain_option, key_file, selector_option, surroundings
+from mailer.cli.dkim.keys import chosen, domain_option, key_file, selector_option, surroundings
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.name_server import name_servers, resolver_option
 from mailer.cli.options import config_option, examples, json_of

@@ -2,26 +2,28 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
-from mailer.cli.doctor.clock import clock_findings
+from mailer.cli.clocks import clocks, synchronized
 from mailer.cli.doctor.files import broken_configuration, configuration_findings, file_findings
 from mailer.cli.doctor.network import Asked, bounded, sections
-from mailer.cli.doctor.ports import port_findings
+from mailer.cli.doctor.ports import port_findings, trusted_findings
 from mailer.cli.doctor.report import Report
-from mailer.cli.doctor.trusted import trusted_findings
-from mailer.cli.events.status import as_text, status_of
+from mailer.cli.events.commands import as_text, status_of
 from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.problem import ConfigError
 from mailer.mail.finding import Finding, Grade
 from mailer.spool.checks.probe import probe
 from mailer.spool.layout import Spool, foreign
+from mailer.spool.state import clock_guard
 from mailer.spool.view import examine as spool
 from mailer.spool.view.waiting import queue
 
 _UPDATE_INTERVAL = 0.2
 """Seconds between two updates of the progress line while network checks run."""
+_LATEST = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 
 
 def examine_without_configuration(error: ConfigError, report: Report) -> None:
@@ -95,3 +97,43 @@ def _spool(place: Path, min_free: int, second_mount: Path | None) -> list[Findin
         # Skip the other checks, since the probe creates files in the directory.
         return [Finding(str(place), "owner", Grade.PROBLEM, why, "set spoolDir to another directory")]
     return [*spool.directories(place), *probe(place, time.time, second_mount), *spool.space(place, min_free)]
+
+
+def clock_findings(now: float, place: Path | None = None) -> list[Finding]:
+    """Check the time, whether it is synchronized, and whether runners trust it (the clock guard).
+
+    Args:
+        now: seconds since the epoch.
+        place: the spool's directory; None if it is unknown.
+    """
+    shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if not clock_guard.EARLIEST <= now <= _LATEST:
+        todo = "set it, and synchronize it: apt-get install systemd-timesyncd, or chrony"
+        return [Finding("clock", "time", Grade.PROBLEM, f"{shown} cannot be right", todo)]
+    guard = [_guard(place)] if place and not foreign(place) else []
+    return [Finding("clock", "time", Grade.OK, shown), _in_step(), *guard]
+
+
+def _in_step() -> Finding:
+    """Check whether the kernel has been informed by an NTP daemon that the clock is synchronized."""
+    match synchronized():
+        case None:
+            return Finding("clock", "ntp", Grade.SKIPPED, "the kernel does not say (in a container, perhaps)")
+        case False:
+            todo = "synchronize it (timedatectl set-ntp true, or chrony), unless the machine's host does so"
+            return Finding("clock", "ntp", Grade.WARNING, "not synchronized by any time service", todo)
+    return Finding("clock", "ntp", Grade.OK, "synchronized")
+
+
+def _guard(place: Path) -> Finding:
+    """Check whether runners trust this clock enough to expire mail and delete files."""
+    try:
+        with Spool.open_unchecked(place) as spool:
+            doubt = clock_guard.known_doubt(spool, clocks())
+    except OSError as error:
+        words = f"the spool cannot be read: {error.strerror}"
+        return Finding(str(place), "guard", Grade.SKIPPED, words)
+    if doubt is None:
+        return Finding(str(place), "guard", Grade.OK, "continues from the clock of the last run")
+    why, _, todo = clock_guard.describe(doubt).rpartition("; ")
+    return Finding(str(place), "guard", Grade.WARNING, why, todo)

@@ -3,9 +3,11 @@
 import os
 import stat
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
-from mailer.cli.doctor.certificate import days_left
+from cryptography import x509
+
 from mailer.cli.readability import unreadable
 from mailer.config import checks
 from mailer.config.load import Loaded
@@ -131,7 +133,7 @@ def _certificate(config: Config, home: Path) -> Iterator[Finding]:
         return
     try:
         load_context(certificate, key, None)
-        days = days_left(read_trusted(certificate, _MAX_CHAIN)[0])
+        days = _days_left(read_trusted(certificate, _MAX_CHAIN)[0])
     except (OSError, ValueError) as error:
         words = f"cannot be used: {getattr(error, 'strerror', None) or error}"
         closed = unreadable(certificate, home) or unreadable(key, home)
@@ -144,6 +146,18 @@ def _certificate(config: Config, home: Path) -> Iterator[Finding]:
     words = f"expired {-days} days ago" if days < 0 else f"belongs to its key; expires in {days} days"
     todo = "" if grade is Grade.OK else "renew it; the receiver loads the new one without a restart"
     yield Finding(str(certificate), "tls", grade, words, todo)
+
+
+def _days_left(pem: bytes) -> int:
+    """Return the whole days until the first certificate in a PEM file expires, negative after that.
+
+    Python's `ssl` can read the expiry only of a peer's certificate.
+
+    Raises:
+        ValueError: the file has no certificate.
+    """
+    certificate = x509.load_pem_x509_certificate(pem)
+    return (certificate.not_valid_after_utc - datetime.now(UTC)).days
 
 
 def sendmail_findings(config: Config, path: Path = _SENDMAIL) -> Iterator[Finding]:

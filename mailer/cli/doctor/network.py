@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from mailer.cli.doctor.signing import unsigned
 from mailer.cli.name_server import name_servers
 from mailer.config.hops import Provider
-from mailer.config.model import Config
+from mailer.config.model import Config, MissingKey
 from mailer.config.own_name import own_name
 from mailer.config.problem import ConfigError
+from mailer.config.receiving import RewriteFrom
 from mailer.config.users import read_users
 from mailer.mail.finding import Finding, Grade
 from mailer.send.checks import direct as direct_check
@@ -291,3 +291,28 @@ async def _smarthost(hop: Hop) -> spf_check.Smarthost:
     return spf_check.Smarthost(
         hop.name, tuple(ipaddress.ip_address(each.partition("%")[0]) for each in addresses)
     )
+
+
+def unsigned(config: Config) -> Finding | None:
+    """Check how mail is signed whose From field has no domain, such as cron's; None if DKIM is off."""
+    dkim = config.dkim
+    if not dkim.enabled:
+        return None
+    if not dkim.signing_keys:
+        found = "dkim.enabled is on and there is no key: all mail waits for one until it expires"
+        todo = "set dkim.domain, and type: mailer dkim keygen --domain DOMAIN; or turn dkim.enabled off"
+        return _signing(Grade.PROBLEM, found, todo)
+    if not dkim.keys:
+        found = f"signed with the one key, of {dkim.domain}; without any From field it leaves unsigned"
+        return _signing(Grade.OK, found)
+    if config.rewrite_from is not RewriteFrom.KEEP:
+        return _signing(Grade.OK, "rewriteFrom gives it an address, and so a key")
+    if dkim.on_missing_key is MissingKey.SEND:
+        return _signing(Grade.OK, "leaves unsigned (dkim.onMissingKey)")
+    found = "has no key: it waits until it expires, and is then reported as undelivered"
+    todo = 'set rewriteFrom to "replace" and rewriteFromAddress, or dkim.onMissingKey to "send"'
+    return _signing(Grade.WARNING, found, todo)
+
+
+def _signing(grade: Grade, found: str, todo: str = "") -> Finding:
+    return Finding("mail without a domain in From", "dkim", grade, found, todo)

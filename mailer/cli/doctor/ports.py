@@ -1,10 +1,11 @@
-"""Check that the listeners and the monitor answer, and that no other program does in their place."""
+"""Check that the listeners and the monitor answer, no other program does, and whom the listeners trust."""
 
 import asyncio
 import os
+import shlex
 import ssl
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,11 @@ import msgspec
 from mailer.cli.peer_user import PRIVILEGED, stranger
 from mailer.cli.receiver import settings
 from mailer.config.model import Config
+from mailer.config.networks import is_private, network
+from mailer.config.problem import ConfigError
+from mailer.config.receiving import TrustedNetwork
+from mailer.config.trust import owners_of
+from mailer.config.users import User, read_users
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
 from mailer.receive.settings import Endpoint
@@ -28,6 +34,8 @@ _MAX_ANSWER = 64 * 1024
 _FIELDS = 5
 """Header fields to read of an HTTP answer, among which ours has `Server`; with fewer, reading times out."""
 _CONNECT_TO = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to connect, not to listen
+_SHOWN = 3
+"""The most senders of a user to name."""
 
 
 class _Check(msgspec.Struct):
@@ -199,3 +207,50 @@ async def _monitor(port: int, *, started: bool) -> Finding:
         return Finding(about, "health", Grade.OK, "the monitor says that all is well")
     words = f"the monitor says {printable('; '.join((health.status, *complaints)), 500)}"
     return Finding(about, "health", Grade.WARNING, words, f"curl -s http://{about}/health says more")
+
+
+def trusted_findings(config: Config) -> Iterator[Finding]:
+    """Describe each of `trustedNetworks`; warn where its user may send as anyone, or without a limit."""
+    try:
+        users = read_users(config.users_file, owners_of(config.spool_dir))
+    except (ConfigError, OSError):
+        return  # Reported with the files.
+    for listener in config.listeners:
+        about = f"{listener.host or '*'}:{listener.port}"
+        for each in listener.trusted_networks:
+            yield _trusted(about, each, users.get(each.user), config)
+
+
+def _trusted(about: str, trusted: TrustedNetwork, user: User | None, config: Config) -> Finding:
+    name = printable(trusted.user, 60)
+    if user is None and trusted.user != config.default_username:
+        words = f"{trusted.cidr} is for the user {name}, who does not exist: clients there must log in"
+        todo = f"mailer user add {shlex.quote(name)} --allow ADDRESS"
+        return Finding(about, "trusted", Grade.PROBLEM, words, todo)
+    try:
+        found = network(trusted.cidr)
+    except ValueError as error:
+        return Finding(about, "trusted", Grade.PROBLEM, f"{trusted.cidr} {error}")
+    senders = user.allowed_senders if user else ("*",)
+    bounds = ((user.max_per_hour, "an hour"), (user.max_per_day, "a day")) if user else ()
+    limits = [f"{most} messages {unit}" for most, unit in bounds if most]
+    anyone = "*" in senders
+    shown = ["any sender"] if anyone else [printable(each, 60) for each in senders[:_SHOWN]]
+    if not anyone and len(senders) > _SHOWN:
+        shown.append(f"{len(senders) - _SHOWN} more")
+    count = f"{found.num_addresses} address{'es' if found.num_addresses > 1 else ''}"
+    words = (
+        f"{count} ({found}) may send as {name} without a password: from {', '.join(shown)}, "
+        f"{' and '.join(limits) or 'without a limit of its own'}. The same holds for what connects through "
+        "one of them: programs of this host, a container's published port, a NAT"
+    )
+    if not is_private(found):
+        return Finding(
+            about, "trusted", Grade.WARNING, words, "name only addresses that are permanently yours"
+        )
+    if anyone or not (limits or config.rate_limits.enabled):
+        todo = (
+            f"give it a separate user: mailer user add {shlex.quote(name)} --allow ADDRESS --max-per-hour N"
+        )
+        return Finding(about, "trusted", Grade.WARNING, words, todo)
+    return Finding(about, "trusted", Grade.OK, words, always_shown=True)

@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from mailer.cli.exits import Exit
-from mailer.cli.output import json_line
-from mailer.cli.reader import tell
+from mailer.cli.output import json_line, tell
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
 from mailer.send.checks.name_trouble import servers_in, todo

@@ -14,9 +14,9 @@ from mailer.cli.options import examples
     ),
     cls=LazyGroup,
     commands_in={
-        "status": "mailer.cli.events.status:status",
-        "test": "mailer.cli.events.test:test",
-        "replay": "mailer.cli.events.replay:replay",
+        "status": "mailer.cli.events.commands:status",
+        "test": "mailer.cli.events.commands:test",
+        "replay": "mailer.cli.events.commands:replay",
     },
     summaries={
         "status": "Show how many events wait for delivery, since when, and why the receiver did...",

@@ -3,10 +3,9 @@
 import sys
 
 from mailer.cli.exits import Exit
-from mailer.cli.keys.faults import faults
 from mailer.cli.keys.reference import read
-from mailer.cli.keys.tables import with_tables
-from mailer.cli.language import LANGUAGES
+from mailer.cli.keys.tables import faults, with_tables
+from mailer.cli.options import LANGUAGES
 from mailer.config.key_list import keys
 
 if __name__ == "__main__":

@@ -9,17 +9,15 @@ from click.shell_completion import CompletionItem
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.keys.reference import Described, described, read
-from mailer.cli.language import language_option, preferred
-from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.output import json_line
-from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.options import config_option, examples, json_of, language_option, preferred_language
+from mailer.cli.output import end_with_the_pipe, json_line
 from mailer.mail.reply import printable
 
 
 def _paths(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [
         CompletionItem(each.key.path, help=each.meaning)
-        for each in described(preferred(), read())
+        for each in described(preferred_language(), read())
         if each.key.path.startswith(incomplete)
     ]
 
@@ -46,7 +44,7 @@ def keys(key: str | None, *, language: str | None, as_json: bool) -> None:
     --json, `unset` is what a default that is empty, null or 0 stands for.
     """
     end_with_the_pipe()
-    source, language = read(), language or preferred()
+    source, language = read(), language or preferred_language()
     every, words = described(language, source), source.in_language(language)
     chosen = every if key is None else _meant(key, every)
     if as_json:

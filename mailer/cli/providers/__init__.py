@@ -8,7 +8,7 @@ import click
 
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.output import end_with_the_pipe
 from mailer.cli.setup import command_context
 
 

@@ -4,11 +4,10 @@ import sys
 
 import click
 
-from mailer.cli import candidates
+from mailer.cli import arguments
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.output import json_line
-from mailer.cli.reader import tell
+from mailer.cli.output import json_line, tell
 from mailer.cli.setup import command_context
 from mailer.config.hops import by_name, find_providers
 from mailer.mail.reply import printable
@@ -21,7 +20,7 @@ from mailer.spool.state import provider_state
         "mailer providers reset --all",
     )
 )
-@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=candidates.providers)
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=arguments.providers)
 @click.option("--all", "everyone", is_flag=True, help="Every provider.")
 @json_option
 @config_option

@@ -7,11 +7,10 @@ from typing import BinaryIO
 import click
 import msgspec
 
-from mailer.cli import candidates
-from mailer.cli.message_id import MessageId
+from mailer.cli import arguments
+from mailer.cli.arguments import MessageId
 from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.output import json_line
-from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.output import end_with_the_pipe, json_line
 from mailer.cli.setup import command_context, configuration
 from mailer.config.checks import refuse_to_send
 from mailer.config.problem import ConfigError
@@ -49,7 +48,7 @@ class Order(msgspec.Struct, frozen=True):
     "--user",
     default="",
     metavar="NAME",
-    shell_complete=candidates.users,
+    shell_complete=arguments.users,
     help="The login that submits the mail; without it, none.",
 )
 @click.option("--id", "message_id", metavar="ID", type=MessageId(), help="Explain a queued message instead.")
@@ -73,9 +72,8 @@ def route(**asked: object) -> None:
     loaded = configuration()
     if problems := refuse_to_send(loaded):
         raise ConfigError(problems)
-    from mailer.cli.route.explanation import Explainer  # noqa: PLC0415 - not needed for `--help`
+    from mailer.cli.route.explanation import Explainer, as_text  # noqa: PLC0415 - not needed for `--help`
     from mailer.cli.route.subject import queued, typed  # noqa: PLC0415 - as above
-    from mailer.cli.route.text import as_text  # noqa: PLC0415 - as above
 
     with command_context(loaded) as context:
         if order.message_id:

@@ -4,7 +4,7 @@ import click
 
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples
-from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.output import end_with_the_pipe
 
 _READING = {"ls", "show", "why", "trace", "stats", "fsck"}
 """The commands that `| head` may end. The others finish their work even when the reader closes the pipe."""
@@ -29,10 +29,10 @@ _READING = {"ls", "show", "why", "trace", "stats", "fsck"}
         "move": "mailer.cli.spool.move:move",
         "receive-moved": "mailer.cli.spool.other_spool:receive_moved",
         "replay": "mailer.cli.spool.replay:replay",
-        "sweep": "mailer.cli.spool.sweep:sweep",
+        "sweep": "mailer.cli.spool.maintenance:sweep",
         "stats": "mailer.cli.spool.stats:stats",
-        "fsck": "mailer.cli.spool.fsck:fsck",
-        "trust-clock": "mailer.cli.spool.trust_clock:trust_clock",
+        "fsck": "mailer.cli.spool.maintenance:fsck",
+        "trust-clock": "mailer.cli.spool.maintenance:trust_clock",
     },
     summaries={
         "ls": "List messages: everything that is not delivered, or what the filters choose.",

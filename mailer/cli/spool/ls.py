@@ -9,6 +9,7 @@ import click
 
 from mailer.cli.obstacles import report_drops, report_obstacles
 from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.output import json_line
 from mailer.cli.setup import command_context
 from mailer.cli.spool import parallel, records
 from mailer.cli.spool.selection import Filter, filters
@@ -58,7 +59,7 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
 
         def records_of(mine: Mine) -> Iterator[str]:
             for seen in wanted.select(context.spool, QUEUE, now, mine):
-                yield records.encode(records.record(seen, keeps))
+                yield json_line(records.record(seen, keeps))
 
         def lines_of(mine: Mine) -> Iterator[str]:
             for found in wanted.summary(context.spool, QUEUE, now, mine):

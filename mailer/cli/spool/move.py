@@ -11,10 +11,9 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import examples
+from mailer.cli.output import json_line, tell
 from mailer.cli.program import system_words
-from mailer.cli.reader import tell
 from mailer.cli.setup import CommandContext, command_context, configuration
-from mailer.cli.spool import records
 from mailer.cli.spool.other_spool import place_of, started_by_caller, started_here
 from mailer.cli.spool.selection import Filter, locate
 from mailer.cli.spool.verbs import Order, bulk
@@ -221,7 +220,7 @@ class _Moves:
                 "reason": outcome.reason,
                 "dryRun": self._order.dry_run,
             }
-            tell(sys.stdout, records.encode(record))
+            tell(sys.stdout, json_line(record))
         elif outcome.result is Result.DONE:
             tell(sys.stdout, f"{spot.name} {done} (was in {spot.place}/)\n")
         else:

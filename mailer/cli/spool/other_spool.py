@@ -10,10 +10,9 @@ from shlex import split
 
 import click
 
-from mailer.cli.child import child_argv
+from mailer.cli.children import child_argv, end_with
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, parent_option
-from mailer.cli.parent import end_with
 from mailer.cli.program import system_words
 from mailer.cli.setup import become_owner, configuration, make_spool, open_log
 from mailer.config.load import Loaded

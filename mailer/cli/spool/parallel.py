@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 
-from mailer.cli.parent import end_with
+from mailer.cli.children import end_with
 from mailer.spool.layout import Place, Spool
 from mailer.spool.scan import spots
 from mailer.spool.view.inspect import Mine, everything

@@ -3,10 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-import msgspec
-
 from mailer.mail import clock
-from mailer.mail.reply import printable_json
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Place, full_minute
 from mailer.spool.view.inspect import Seen
@@ -15,14 +12,7 @@ from mailer.spool.view.obstacles import Obstacle, next_attempt
 _WAIT = {Place.NEW, Place.RETRY}
 _AT_REST = {Place.HOLD, Place.FAILED, Place.CORRUPT, Place.SENT}
 
-_encoder = msgspec.json.Encoder()
-
 Record = dict[str, Any]
-
-
-def encode(record: Record) -> str:
-    """Encode a record as one line of JSON."""
-    return printable_json(_encoder.encode(record).decode()) + "\n"
 
 
 def record(seen: Seen, keeps: Collection[Obstacle] = ()) -> Record:

@@ -2,27 +2,32 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mailer.cli.arguments import MessageId
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.message_id import MessageId
 from mailer.cli.options import config_option, examples, json_of, parent_option
-from mailer.cli.output import json_line
-from mailer.cli.reader import tell
+from mailer.cli.output import json_line, tell
 from mailer.cli.setup import acting_as_owner, become_owner, configuration, open_log, operator_name
-from mailer.cli.spool.addressed import addressed, mailbox
 from mailer.cli.spool.selection import locate
 from mailer.config.load import Loaded
 from mailer.mail.address import check_address
+from mailer.mail.patterns import compared
 from mailer.mail.reply import printable
+from mailer.maillog.by_id import lines_of
 from mailer.maillog.events import Level, MailLog
+from mailer.maillog.search import Query
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.idempotency import name_of_replay
-from mailer.spool.layout import Place, Spool
+from mailer.spool.ids import earliest
+from mailer.spool.layout import LOG, Place, Spool
 from mailer.spool.scan import QUEUE
 from mailer.spool.view.inspect import View
 
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
     from mailer.spool.committer import Committer
 
 _WHOLE = (*(place for place in QUEUE if place is not Place.CORRUPT), Place.SENT)
+_MAX_COPIES = 20
+"""How many times in a row a message may be the copy of a copy, before its history is not followed further."""
 
 
 def _address(_: click.Context, option: click.Parameter, given: Any) -> Any:  # noqa: ANN401 - click's signature
@@ -237,3 +244,41 @@ def _report(replayed: _Replay, new: str, said: str, code: Exit, *, as_json: bool
         raise Failure(code, said)
     tell(sys.stdout, printable(f"{new} replays {replayed.id}, to {', '.join(replayed.to)}", 4000) + "\n")
     return code
+
+
+def mailbox(address: str) -> str:
+    """Return an address in a form that is the same for all spellings of one mailbox."""
+    local, at, domain = unicodedata.normalize("NFC", compared(address)).rpartition("@")
+    if domain.startswith("[ipv6:") and domain.endswith("]"):
+        with suppress(ValueError):
+            domain = f"[ipv6:{IPv6Address(domain[6:-1])}]"
+    return f"{local}{at}{domain}"
+
+
+def addressed(spool: Spool, message_id: str, entry: Entry) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield the ids and recipients of a message, of the one that it is a copy of, and so on.
+
+    An original that has left the spool is looked up in the ledger.
+    """
+    yield message_id, [recipient.address for recipient in entry.envelope.recipients]
+    original = entry.state.replays
+    for _ in range(_MAX_COPIES):
+        if not original:
+            return
+        recipients, before = _recorded(spool, original)
+        yield original, recipients
+        original = before
+
+
+def _recorded(spool: Spool, message_id: str) -> tuple[Sequence[str], str]:
+    """Return the recipients of a message, and the id of the one that it is a copy of, empty if none."""
+    with suppress(Corrupt):
+        if found := View.find(spool, message_id):
+            with found as view:
+                entry = view.entry()
+                return [recipient.address for recipient in entry.envelope.recipients], entry.state.replays
+    query = Query(id=message_id, nothing_before=earliest(message_id))
+    for line, _ in lines_of(partial(spool.directory, LOG), query):
+        if line.event == "accepted":
+            return line.to, line.replays
+    return (), ""

@@ -5,9 +5,10 @@ import time
 
 import click
 
+from mailer.cli.arguments import MessageId
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.message_id import MessageId
 from mailer.cli.options import config_option, examples
+from mailer.cli.output import json_line
 from mailer.cli.setup import command_context
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import locate
@@ -48,7 +49,7 @@ def show(message_id: str, *, raw: bool, as_json: bool) -> Exit:
             raise Failure(Exit.TEMPORARY, f"{spot.name} was moved just now; try again")
         header = "" if seen.entry is None else _header(context.spool, spot, seen.entry)
         if as_json:
-            sys.stdout.write(records.encode(_record(seen, header)))
+            sys.stdout.write(json_line(_record(seen, header)))
         else:
             sys.stdout.write(_text(seen, header, time.time()))
         return Exit.OK if seen.entry else Exit.DATA

@@ -9,6 +9,7 @@ import msgspec
 
 from mailer.cli.obstacles import report_drops, report_obstacles
 from mailer.cli.options import config_option, examples, json_of
+from mailer.cli.output import json_line
 from mailer.cli.setup import command_context
 from mailer.cli.spool import records
 from mailer.spool import words
@@ -50,7 +51,7 @@ def stats(*, as_json: bool) -> None:
             }
             for place, tally in tallies.items()
         }
-        sys.stdout.write(records.encode(described))
+        sys.stdout.write(json_line(described))
         return
     now = time.time()
     sys.stdout.write(f"{'STATE':7} {'COUNT':>9} {'SIZE':>5} OLDEST\n")

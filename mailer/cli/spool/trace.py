@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from mailer.cli.arguments import MessageId
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.message_id import MessageId
+from mailer.cli.obstacles import outlook
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.outlook import outlook
+from mailer.cli.output import json_line
 from mailer.cli.program import system_words
 from mailer.cli.setup import CommandContext, command_context
 from mailer.cli.spool import records
@@ -62,7 +63,7 @@ def trace(what: str | None, *, as_json: bool) -> None:
             raise Failure(Exit.NO_INPUT, system_words(error)) from error
     if as_json:
         for position, one in enumerate(found):
-            sys.stdout.write(records.encode(_record(one) | ({"text": texts[position]} if what else {})))
+            sys.stdout.write(json_line(_record(one) | ({"text": texts[position]} if what else {})))
     elif what is None:
         sys.stdout.writelines(f"{one.name}  {_reason(one)}\n" for one in found)
     else:

@@ -13,13 +13,12 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from mailer.cli.arguments import MessageId
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.message_id import MessageId
 from mailer.cli.options import config_option, examples, json_of
+from mailer.cli.output import json_line, tell
 from mailer.cli.program import system_words
-from mailer.cli.reader import tell
 from mailer.cli.setup import CommandContext, command_context
-from mailer.cli.spool import records
 from mailer.cli.spool.selection import Filter, filters, locate
 from mailer.mail.reply import printable
 from mailer.spool import words
@@ -291,7 +290,7 @@ def _report(verb: Verb, order: Order, spot: Spot, result: Result, reason: str) -
             "reason": reason,
             "dryRun": order.dry_run,
         }
-        tell(sys.stdout, records.encode(record))
+        tell(sys.stdout, json_line(record))
     elif result is not Result.DONE:
         tell(sys.stdout, f"{spot.name} {result}: {reason}\n")
     else:

@@ -6,10 +6,11 @@ import time
 import click
 import msgspec
 
+from mailer.cli.arguments import MessageId
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.message_id import MessageId
+from mailer.cli.obstacles import outlook
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.outlook import outlook
+from mailer.cli.output import json_line
 from mailer.cli.setup import command_context
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import ambiguous
@@ -42,7 +43,7 @@ def why(message_id: str, *, as_json: bool) -> None:
     with command_context() as context:
         told = story_of(context.spool, message_id, outlook(context.config, context.spool, time.time()))
     if as_json:
-        sys.stdout.write(records.encode(record(told)))
+        sys.stdout.write(json_line(record(told)))
         return
     sys.stdout.writelines(f"{line}\n" for line in (told.title, *told.verdict))
     sys.stdout.write("\n")

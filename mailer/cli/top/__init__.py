@@ -12,8 +12,7 @@ import click
 from mailer.cli import limits
 from mailer.cli.obstacles import current_obstacles
 from mailer.cli.options import DURATION, config_option, examples, json_option
-from mailer.cli.output import json_line
-from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.output import end_with_the_pipe, json_line
 from mailer.cli.setup import CommandContext, command_context
 from mailer.cli.spool.records import time_or_none
 from mailer.cli.top.frame import QUIET, Row, Size, fit, frame

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import click
 
-from mailer.cli import candidates
+from mailer.cli import arguments
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import DURATION, config_option, examples, json_option
 from mailer.cli.setup import configuration
@@ -53,14 +53,14 @@ class Order:
     "--user",
     default="",
     metavar="NAME",
-    shell_complete=candidates.users,
+    shell_complete=arguments.users,
     help="Log in as this user of `mailer user`; its password is asked for, or read from standard input.",
 )
 @click.option(
     "--provider",
     default="",
     metavar="NAME",
-    shell_complete=candidates.providers,
+    shell_complete=arguments.providers,
     help="Only through this provider, enabled or not.",
 )
 @click.option("--direct", is_flag=True, help="Only by direct delivery, enabled or not.")

@@ -3,7 +3,7 @@
 import sys
 
 from mailer.cli.exits import Exit
-from mailer.cli.spool import records
+from mailer.cli.output import json_line
 from mailer.cli.spool.why import record
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
@@ -33,7 +33,7 @@ def conclude(told: Story, to: str, *, known: bool, as_json: bool) -> Exit:
     status = Status(last.event) if last else Status.PENDING
     meaning = printable(_meaning(status, last, told, to, known=known), 4000)
     if as_json:
-        sys.stdout.write(records.encode(record(told) | {"status": status.value, "meaning": meaning}))
+        sys.stdout.write(json_line(record(told) | {"status": status.value, "meaning": meaning}))
     else:
         sys.stdout.writelines(f"  {story.tell(step)}\n" for step in story.chronicle(told.steps))
         sys.stdout.write(f"\n{meaning}\n")

@@ -1,6 +1,7 @@
-"""`mailer auth status`, `test` and `logout`, and the selection of a provider for them and `login`."""
+"""`mailer auth status`, `login`, `test` and `logout`."""
 
 import asyncio
+import shlex
 import sys
 import time
 from dataclasses import replace
@@ -8,29 +9,32 @@ from dataclasses import replace
 import click
 import msgspec
 
-from mailer.cli import candidates
+from mailer.cli import arguments
 from mailer.cli.doctor.report import Report
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.output import json_line
-from mailer.cli.reader import end_with_the_pipe, tell
+from mailer.cli.output import end_with_the_pipe, json_line, tell
 from mailer.cli.setup import CommandContext, command_context, configuration
+from mailer.config.checks import refuse_to_send
 from mailer.config.hops import Provider, by_name, find_providers
 from mailer.config.model import Config
-from mailer.config.oauth import OAuth2
+from mailer.config.oauth import Grant, OAuth2
 from mailer.config.own_name import own_name
+from mailer.config.problem import ConfigError
 from mailer.mail.clock import rfc3339
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.login_causes import cause_of
 from mailer.mail.reply import printable
+from mailer.oauth.device import Prompt, begin, wait
 from mailer.oauth.source import TokenSource
 from mailer.oauth.trouble import TokenTrouble
 from mailer.send.checks.provider import check_provider, look_up
 from mailer.send.routes.hops import hop_of
 from mailer.spool import words
+from mailer.spool.state import provider_state
 from mailer.spool.state.token_store import Tokens
 
-provider_argument = click.argument("name", metavar="PROVIDER", shell_complete=candidates.providers)
+_provider_argument = click.argument("name", metavar="PROVIDER", shell_complete=arguments.providers)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -58,7 +62,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     todo: str
 
 
-def source_of(provider: Provider, context: CommandContext) -> tuple[OAuth2, TokenSource]:
+def _source_of(provider: Provider, context: CommandContext) -> tuple[OAuth2, TokenSource]:
     """Return a provider's OAuth settings and its token source."""
     assert provider.oauth is not None
     return provider.oauth, TokenSource(
@@ -66,7 +70,7 @@ def source_of(provider: Provider, context: CommandContext) -> tuple[OAuth2, Toke
     )
 
 
-def chosen(config: Config, name: str) -> Provider:
+def _chosen(config: Config, name: str) -> Provider:
     """Return the provider that a command names, with its unambiguous name.
 
     Raises:
@@ -110,7 +114,7 @@ def status(*, as_json: bool) -> None:
 
 
 async def _row(name: str, provider: Provider, context: CommandContext) -> Row:
-    credentials, source = source_of(provider, context)
+    credentials, source = _source_of(provider, context)
     kept, failure = Tokens(), ""
     try:
         kept = await source.kept()
@@ -163,7 +167,7 @@ def _text(row: Row) -> str:
 
 
 @click.command(epilog=examples("mailer auth test cloud", "mailer auth test cloud --json"))
-@provider_argument
+@_provider_argument
 @json_of("group, about, what, grade (ok warning problem unknown skipped), found, todo")
 @config_option
 def test(name: str, *, as_json: bool) -> Exit:
@@ -173,7 +177,7 @@ def test(name: str, *, as_json: bool) -> Exit:
     """
     loaded = configuration()
     with command_context(loaded, http=True) as context:
-        provider = chosen(context.config, name)
+        provider = _chosen(context.config, name)
         report = Report(as_json=as_json, everything=True)
         report.waiting_for([provider.label])
         report.group(provider.label, asyncio.run(_tried(provider, context)))
@@ -181,7 +185,7 @@ def test(name: str, *, as_json: bool) -> Exit:
 
 
 async def _tried(provider: Provider, context: CommandContext) -> list[Finding]:
-    credentials, source = source_of(provider, context)
+    credentials, source = _source_of(provider, context)
     try:
         made = await source.renew()
     except TokenTrouble as trouble:
@@ -196,7 +200,7 @@ async def _tried(provider: Provider, context: CommandContext) -> list[Finding]:
 
 
 @click.command(epilog=examples("mailer auth logout cloud"))
-@provider_argument
+@_provider_argument
 @json_of("name, forgotten (true if there were any)")
 @config_option
 def logout(name: str, *, as_json: bool) -> None:
@@ -206,8 +210,8 @@ def logout(name: str, *, as_json: bool) -> None:
     `mailer auth login`. To withdraw the consent of the user or the administrator, go to the provider.
     """
     with command_context() as context:
-        provider = chosen(context.config, name)
-        _, source = source_of(provider, context)
+        provider = _chosen(context.config, name)
+        _, source = _source_of(provider, context)
         try:
             there = asyncio.run(source.forget())
         except TokenTrouble as trouble:
@@ -215,3 +219,69 @@ def logout(name: str, *, as_json: bool) -> None:
     told = "its tokens were deleted" if there else "no tokens were stored"
     row = {"name": provider.label, "forgotten": there}
     tell(sys.stdout, json_line(row) if as_json else printable(f"{provider.label}: {told}") + "\n")
+
+
+@click.command(epilog=examples("mailer auth login cloud", "mailer auth login cloud --json"))
+@_provider_argument
+@json_of("event (code done), provider; with the code verificationUri, userCode, expiresIn")
+@config_option
+def login(name: str, *, as_json: bool) -> None:
+    """Log in as a user, for a provider whose grant is `deviceCode`.
+
+    This prints an address and a code. Open the address in any browser, on any device, log in as the
+    mailbox's user and enter the code. The command waits for that (Ctrl-C ends it), and stores the tokens in
+    the spool. With --json the first line has the code, and the last line reports success.
+
+    The exit code is 0 after a login, 75 when the code was not entered in time or the server does not answer,
+    78 when the server refuses the application.
+    """
+    loaded = configuration()
+    if problems := refuse_to_send(loaded):
+        raise ConfigError(problems)
+    with command_context(loaded, http=True) as context:
+        provider = _chosen(context.config, name)
+        assert provider.oauth is not None
+        if provider.oauth.grant is not Grant.DEVICE_CODE:
+            why = f"its grant, {provider.oauth.grant}, needs no user; try it with mailer auth test"
+            raise Failure(Exit.CONFIG, printable(f"{provider.label}: {why} {shlex.quote(provider.label)}"))
+        try:
+            asyncio.run(_log_in(provider, context, as_json=as_json))
+        except TokenTrouble as trouble:
+            cause = cause_of(trouble.text)
+            todo = f"\n{cause.advice(provider.label)}" if cause else ""
+            code = Exit.TEMPORARY if trouble.temporary else Exit.CONFIG
+            raise Failure(code, f"{trouble.text}{todo}") from trouble
+
+
+async def _log_in(provider: Provider, context: CommandContext, *, as_json: bool) -> None:
+    _, source = _source_of(provider, context)
+    credentials = await source.credentials()
+    source.check_room()  # Before the user logs in, in case the tokens cannot be stored.
+    prompt = await begin(credentials, time.time())
+    tell(sys.stdout, _shown(provider, prompt, as_json=as_json))
+    progress = sys.stderr.isatty()
+    async for made in wait(credentials, prompt, time.time, asyncio.sleep):
+        if made is None:
+            if progress:
+                tell(sys.stderr, ".")
+            continue
+        await source.keep(made)
+    if progress:
+        tell(sys.stderr, "\n")
+    provider_state.forget(context.spool, {provider.account})
+    context.log.provider(provider.label, "closed", f"logged in by {context.operator}")
+    done = {"event": "done", "provider": provider.label}
+    test = f"mailer auth test {shlex.quote(provider.label)}"
+    said = f"{provider.label}: logged in; to check that mail can be sent: {test}"
+    tell(sys.stdout, json_line(done) if as_json else printable(said) + "\n")
+
+
+def _shown(provider: Provider, prompt: Prompt, *, as_json: bool) -> str:
+    if as_json:
+        row = {"verificationUri": prompt.url, "userCode": prompt.code, "expiresIn": prompt.holds}
+        return json_line({"event": "code", "provider": provider.label, **row})
+    user = printable(provider.username, 320)
+    return (
+        f"Open {prompt.url} in a browser, log in as {user}, and enter the code\n\n    {prompt.code}\n\n"
+        f"It is valid for {words.duration(prompt.holds)}. Waiting for you (Ctrl-C ends it) ...\n"
+    )

@@ -1,4 +1,4 @@
-"""Shell completion of values: message ids, providers, users, and the senders of a user.
+"""Argument values that a shell completes: message ids, providers, users, and the senders of a user.
 
 Completion only reads, and its time is bounded however long the queue is. It hides errors: they would clutter
 the prompt, and the command itself reports them when it is run.
@@ -11,14 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice, takewhile
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mailer.cli.setup import configuration
 from mailer.config.hops import by_name
 from mailer.config.model import Config
+from mailer.mail.reply import printable
+from mailer.spool.ids import is_prefix
 from mailer.spool.layout import LOG, Place, Spool
 from mailer.spool.scan import QUEUE, spots
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _SEARCH_SECONDS = 0.5
 """Seconds to search for ids, which is enough for about 500,000 files."""
@@ -26,6 +32,42 @@ _MOST = 200
 """The most values to offer; a longer list is of no help to the user."""
 _RECENT_LINES = 500
 """The number of ledger lines, from the end, to search for ids of delivered messages."""
+
+
+class MessageId(click.ParamType[str]):
+    """A message id or the beginning of one, with shell completion."""
+
+    name = "id"
+
+    def __init__(self, *places: Place, delivered: bool = False) -> None:
+        """Complete ids from these places, by default the queue; with `delivered`, also from the ledger."""
+        self._places = places
+        self._delivered = delivered
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401, ARG002 - click's signature
+        return _message_id(value)
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002 - click's signature
+        incomplete: str,
+    ) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only for a Tab
+
+        found = message_ids(ctx, incomplete, self._places or QUEUE, delivered=self._delivered)
+        return list(map(CompletionItem, found))
+
+
+def _message_id(text: str) -> str:
+    """Parse an id or the beginning of one; reject anything else before the command touches the spool."""
+    prefix = text.upper()
+    if not is_prefix(prefix):
+        said = f'"{printable(text, 80)}" is not a message id, nor the beginning of one'
+        if "@" in text:
+            said += f". The mail of an address: mailer log --to {shlex.quote(printable(text, 320))}"
+        raise click.BadParameter(said)
+    return prefix
 
 
 def message_ids(

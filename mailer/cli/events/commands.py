@@ -1,5 +1,6 @@
-"""`mailer events status`: how many events are undelivered, since when, and why."""
+"""`mailer events status`, `test` and `replay`: count what is undelivered, send one event, repeat events."""
 
+import asyncio
 import sys
 import time
 from functools import partial
@@ -7,12 +8,14 @@ from functools import partial
 import click
 import msgspec
 
-from mailer.cli.exits import Exit
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.log import MOMENT
 from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.output import json_line
-from mailer.cli.reader import end_with_the_pipe
-from mailer.cli.setup import command_context
+from mailer.cli.output import end_with_the_pipe, json_line, tell
+from mailer.cli.setup import become_owner, command_context, configuration
+from mailer.config.checks import refuse_to_send
 from mailer.config.model import Config
+from mailer.config.problem import ConfigError
 from mailer.events import backlog, store
 from mailer.events.event import GAP
 from mailer.mail import clock
@@ -138,3 +141,74 @@ def _written(moment: float) -> str:
 
 def _second(moment: str) -> str:
     return moment[:19].replace("T", " ") + "Z"
+
+
+@click.command(epilog=examples("mailer events test", "mailer events test --json"))
+@json_of("taken, why, id")
+@config_option
+def test(*, as_json: bool) -> Exit:
+    """Send the receiver one event of the kind `test`, as `mailer-send` would, and print its answer.
+
+    Waiting events are not touched. The exit code is 0 when the receiver took the event, 69 when it did not,
+    78 when `onEvent` has neither a webhook nor a command.
+    """
+    loaded = configuration()
+    if problems := refuse_to_send(loaded):
+        raise ConfigError(problems)
+    told = loaded.config.on_event
+    if not told.enabled:
+        raise Failure(Exit.CONFIG, "onEvent has neither a webhook nor a command: set one")
+    become_owner(loaded.config.spool_dir, events=True)
+    from mailer.events.event import TEST, Event, unique  # noqa: PLC0415 - not needed for --help
+    from mailer.events.receiver import Receiver, Verdict  # noqa: PLC0415 - as above
+
+    at = clock.rfc3339(time.time())
+    event = Event(id=unique(TEST, at), event=TEST, at=at)
+    answer = asyncio.run(Receiver(told, time.time).give([event]))
+    taken = answer.verdict is Verdict.TAKEN
+    if as_json:
+        sys.stdout.write(json_line({"taken": taken, "why": answer.why, "id": event.id}))
+    else:
+        sys.stdout.write(printable(f"taken: {event.id}" if taken else f"not taken: {answer.why}") + "\n")
+    return Exit.OK if taken else Exit.UNAVAILABLE
+
+
+@click.command(
+    epilog=examples(
+        "mailer events replay --since 2d",
+        'mailer events replay --since "2026-11-22 21:45"',
+        "mailer events replay --since 0m         skip the waiting events",
+    )
+)
+@click.option(
+    "--since",
+    type=MOMENT,
+    required=True,
+    metavar="TIME",
+    help='"30m", "12h", "1w" ago, "today", "yesterday", "2026-11-22", "2026-11-22 21:45".',
+)
+@json_of("since, days")
+@config_option
+def replay(*, since: float, as_json: bool) -> Exit:
+    """Have the next run deliver all events since a time again, as far back as the ledger goes.
+
+    Events keep their ids, so a receiver that remembers them takes none twice. Events that wait for the next
+    try after a failure are also delivered by the next run.
+    """
+    with command_context() as context:
+        if not context.config.on_event.enabled:
+            raise Failure(Exit.CONFIG, "onEvent has neither a webhook nor a command: set one")
+        with store.locked(context.spool, wait=True):
+            cursor = backlog.since(partial(context.spool.directory, LOG), since)
+            try:
+                known = store.read(context.spool)
+            except (OSError, store.Damaged):  # The file is replaced in any case.
+                known = None
+            gap = (known.gap_since, known.gap_until) if known else ("", "")
+            again = store.Progress(cursor=cursor, looked=time.time(), gap_since=gap[0], gap_until=gap[1])
+            store.write(context.spool, again)
+    shown = clock.rfc3339(since)
+    told = {"since": shown, "days": len(cursor.positions)}
+    said = f"the next run delivers the events since {shown[:19].replace('T', ' ')}Z again\n"
+    tell(sys.stdout, json_line(told) if as_json else said)
+    return Exit.OK
