@@ -13,10 +13,10 @@ from mailer.cli.output import end_with_the_pipe, json_line
 from mailer.cli.readability import unreadable
 from mailer.cli.setup import acting_as_owner, configuration
 from mailer.cli.start import obstacles
-from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.show import effective
+from mailer.config.warnings import warnings
 from mailer.mail.reply import printable
 
 
@@ -65,11 +65,11 @@ def check(*, as_json: bool) -> Exit:
     # Check as the user whom the services run as: root can read files that they cannot.
     with acting_as_owner(loaded.config.spool_dir):
         errors = tuple(dict.fromkeys((*obstacles(loaded), *_closed(loaded))))
-    warnings = tuple(problem for problem in checks.warnings(loaded) if problem not in errors)
+    found = tuple(problem for problem in warnings(loaded) if problem not in errors)
     if as_json:
-        _print_report(str(loaded.path), errors, warnings)
+        _print_report(str(loaded.path), errors, found)
         return Exit.CONFIG if errors else Exit.OK
-    sys.stderr.writelines(f"warning: {warning}\n" for warning in warnings)
+    sys.stderr.writelines(f"warning: {warning}\n" for warning in found)
     if errors:
         raise ConfigError(errors)
     sys.stdout.write(f"{loaded.path}: can be used\n")

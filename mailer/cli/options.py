@@ -84,10 +84,10 @@ DURATION_IS = 'a number with a unit of ms, s, m, h, d or w: "90s", "30m", "1h30m
 
 def duration(text: str) -> float:
     """Parse a duration such as `90`, `5m`, `1h30m` or `1w`; return seconds."""
-    from mailer.config import units  # noqa: PLC0415 - needed only when a duration is given
+    from mailer.config import key_types  # noqa: PLC0415 - needed only when a duration is given
 
     try:
-        return units.seconds_typed(text)
+        return key_types.seconds_typed(text)
     except ValueError:
         raise click.BadParameter(f"a duration is {DURATION_IS}") from None
 

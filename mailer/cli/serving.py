@@ -28,6 +28,7 @@ from mailer.config.load import Loaded, load
 from mailer.config.model import Config
 from mailer.config.problem import ConfigError
 from mailer.config.secrets import SecretError
+from mailer.config.warnings import warnings
 from mailer.maillog import outlet
 from mailer.maillog.events import Level
 from mailer.receive.context import ReceiverContext
@@ -103,7 +104,7 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
             committer.start()
             drops.open(config)
             started.callback(committer.close)
-            for warning in checks.warnings(loaded):
+            for warning in warnings(loaded):
                 log.warning(str(warning))
             where = f"listening on {', '.join(map(_name, server.addresses))}"
             log.notice(f"for mail, {where}", spool=spool.path)

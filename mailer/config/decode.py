@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import msgspec
 
-from mailer.config import units
+from mailer.config import key_types
 from mailer.config.document import TWICE, Twice
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.secrets import FromCommand, FromCredential, FromEnvironment, FromFile, Secret, Source
@@ -46,13 +46,15 @@ class _Unit(msgspec.Struct, frozen=True):
 
 
 _UNITS: dict[object, _Unit] = {
-    units.Seconds: _Unit(
-        units.seconds, 'a number of seconds or a string such as "5m", "1h30m" (ms, s, m, h, d, w)', float
+    key_types.Seconds: _Unit(
+        key_types.seconds, 'a number of seconds or a string such as "5m", "1h30m" (ms, s, m, h, d, w)', float
     ),
-    units.Milliseconds: _Unit(
-        units.milliseconds, 'a whole number of milliseconds or a string such as "250ms"', int
+    key_types.Milliseconds: _Unit(
+        key_types.milliseconds, 'a whole number of milliseconds or a string such as "250ms"', int
     ),
-    units.Bytes: _Unit(units.size, 'a whole number of bytes or a string such as "25MiB", "10MB"', int),
+    key_types.Bytes: _Unit(
+        key_types.size, 'a whole number of bytes or a string such as "25MiB", "10MB"', int
+    ),
 }
 
 _PLAIN = {int: "a whole number", bool: "true or false", str: "a string without control characters"}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from mailer.config.model import Config, DkimKey
 from mailer.config.problem import Problem
-from mailer.config.trust import Owners, Untrusted, open_trusted, owners_of
+from mailer.config.trust import Owners, owners_of, why_untrusted
 from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.reply import printable
 
@@ -91,9 +91,5 @@ def _fields(config: Config) -> Iterator[Problem]:
 def _exposed(path: str, key: DkimKey, owners: Owners) -> Iterator[Problem]:
     if key.private_key_path is None:
         return
-    try:
-        os.close(open_trusted(key.private_key_path, owners=owners, secret=True))
-    except Untrusted as error:
-        yield Problem(f"{path}.privateKeyPath", f"the key is not used: {error.strerror}")
-    except OSError:
-        return  # `missing_keys` reports it
+    if why := why_untrusted(key.private_key_path, owners=owners, secret=True):
+        yield Problem(f"{path}.privateKeyPath", f"the key is not used: {why}")

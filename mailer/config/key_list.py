@@ -11,9 +11,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
+from mailer.config.key_types import Bytes, Milliseconds, Seconds
 from mailer.config.model import Config
 from mailer.config.secrets import Secret
-from mailer.config.units import Bytes, Milliseconds, Seconds
 
 
 class Kind(StrEnum):

@@ -3,15 +3,16 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
 from mailer.config.decode import NEVER_BUILT, UNFIT, Walk
 from mailer.config.document import parse, read
-from mailer.config.environment import overridden
 from mailer.config.model import Config
 from mailer.config.presets import expanded
 from mailer.config.problem import ConfigError, Problem
+from mailer.config.secrets import Secret
 from mailer.config.trust import Owners, owners_of
 from mailer.mail.reply import printable
 
@@ -25,6 +26,25 @@ PLACES = (
 
 Root does not use one in the current directory, which may belong to any user: a configuration names commands.
 """
+
+OVERRIDES = {
+    "SMTP_HOST": "smtp_host",
+    "SMTP_PORT": "smtp_port",
+    "DEFAULT_USERNAME": "default_username",
+    "DEFAULT_PASSWORD": "default_password",
+    "FORWARD_SMTP": "forward_smtp",
+    "FORWARD_HOST": "forward_host",
+    "FORWARD_PORT": "forward_port",
+    "FORWARD_USERNAME": "forward_username",
+    "FORWARD_PASSWORD": "forward_password",
+    "FORWARD_SSL": "forward_ssl",
+    "BATCH_SIZE": "batch_size",
+    "BATCH_DELAY": "batch_delay",
+    "ENABLE_HEALTH_CHECK": "enable_health_check",
+    "HEALTH_CHECK_PORT": "health_check_port",
+}
+"""Environment variables that override keys of the file: those that the Go relay documented."""
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +74,7 @@ def load(explicit: str | Path | None, environ: Mapping[str, str]) -> Loaded:
     document = parse(data, path)
     walk = Walk(path.parent, environ, _owners(path.parent, document))
     made = walk.convert(Config, expanded(document), "$")
-    config = overridden(Config() if made is UNFIT else made, environ, walk)
+    config = _overridden(Config() if made is UNFIT else made, environ, walk)
     if walk.problems:
         raise ConfigError(tuple(walk.problems), None if explicit or environ.get("MAILER_CONFIG") else path)
     return Loaded(config=_completed(config, path.parent), path=path, mode=mode, warnings=tuple(walk.warnings))
@@ -91,6 +111,35 @@ def find(explicit: str | Path | None, environ: Mapping[str, str], places: tuple[
     if there := [printable(str(place.absolute())) for place in passed if _there(place)]:
         said += f". {there[0]} is not taken: root uses none from the current directory unless it is named"
     raise ConfigError((Problem("configuration", said),))
+
+
+def _overridden(config: Config, environ: Mapping[str, str], walk: Walk) -> Config:
+    """Apply the variables that are set and not empty (compose files pass unset variables as empty).
+
+    A bad value is recorded in `walk` as `environment NAME`, and the file's value stays.
+    """
+    kinds = {field.name: field.type for field in msgspec.structs.fields(Config)}
+    changes: dict[str, Any] = {}
+    for variable, attribute in OVERRIDES.items():
+        if text := environ.get(variable):
+            kind = kinds[attribute]
+            made = walk.convert(kind, _environment_value(kind, variable, text), f"environment {variable}")
+            if made is not UNFIT:
+                changes[attribute] = made
+    return msgspec.structs.replace(config, **changes)
+
+
+def _environment_value(kind: object, variable: str, text: str) -> object:
+    """Convert a variable's text to the value that a file would have."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if kind is Secret:
+        return {"env": variable}  # a reference, so that no secret counts as written in the file
+    if kind is str:
+        return text
+    if kind is bool:
+        return _BOOLEANS.get(text.lower(), text)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text
 
 
 def _owners(base: Path, document: object) -> Owners:

@@ -1,7 +1,8 @@
 """The complete configuration as frozen values: the meaning, unit and default of every key.
 
-Attributes are the keys in snake_case. A duration or size is a number in the unit that its type names; `units`
-defines the strings that a file may contain. `load.load` returns a `Config`; tests may build their own.
+Attributes are the keys in snake_case. A duration or size is a number in the unit that its type names;
+`key_types` defines the strings that a file may contain. `load.load` returns a `Config`; tests may build
+their own.
 """
 
 from enum import StrEnum
@@ -10,11 +11,18 @@ from typing import Annotated
 
 import msgspec
 
-from mailer.config.hops import DirectDelivery, Provider, Sending, TlsPolicy, by_name, by_priority
-from mailer.config.kinds import Count, Group, Limit, Name, Port, Some
+from mailer.config.hops import (
+    DirectDelivery,
+    DomainBudget,
+    Provider,
+    Sending,
+    TlsPolicy,
+    by_name,
+    by_priority,
+)
+from mailer.config.key_types import Bytes, Count, Group, Limit, Milliseconds, Name, Port, Seconds, Some
 from mailer.config.monitoring import Alerts
 from mailer.config.on_event import OnEvent
-from mailer.config.pace import DomainBudget
 from mailer.config.receiving import (
     Listener,
     ListenerTls,
@@ -28,7 +36,6 @@ from mailer.config.receiving import (
 )
 from mailer.config.routing import RouteRule
 from mailer.config.secrets import Secret
-from mailer.config.units import Bytes, Milliseconds, Seconds
 
 
 class UncertainPolicy(StrEnum):

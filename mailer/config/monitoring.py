@@ -1,8 +1,7 @@
 """Configuration of alerts."""
 
-from mailer.config.kinds import Group, Name
+from mailer.config.key_types import Group, Name, Seconds
 from mailer.config.secrets import Secret
-from mailer.config.units import Seconds
 
 
 class Alerts(Group, frozen=True, kw_only=True):

@@ -1,17 +1,11 @@
-"""Check networks whose hosts need no login (`listeners[].trustedNetworks`).
+"""Networks whose hosts need no login (`listeners[].trustedNetworks`).
 
 A printer that cannot log in is identified by its address, which any host in its network can take. Therefore
 only networks under one owner's control may be trusted, and each has a user, with its senders and limits.
 """
 
 import ipaddress
-from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
-
-from mailer.config.model import Config
-from mailer.config.problem import Problem
-from mailer.mail.host_name import is_loopback
-from mailer.mail.reply import printable
 
 Network = IPv4Network | IPv6Network
 
@@ -63,39 +57,3 @@ def is_private(found: Network) -> bool:
     if isinstance(found, IPv4Network):
         return any(found.subnet_of(each) for each in _PRIVATE_4)
     return any(found.subnet_of(each) for each in _PRIVATE_6)
-
-
-def refusals(config: Config) -> Iterator[Problem]:
-    """Yield networks that must not be trusted, or whose listener their hosts cannot reach."""
-    for at, listener in enumerate(config.listeners):
-        if not listener.trusted_networks:
-            continue
-        where = f"$.listeners[{at}].trustedNetworks"
-        if listener.unix_socket is not None or is_loopback(listener.host):
-            yield Problem(where, "needs a listener beyond this host: whose programs use submitSocket")
-        seen: set[Network] = set()
-        for member, each in enumerate(listener.trusted_networks):
-            try:
-                found = network(each.cidr)
-            except ValueError as error:
-                yield Problem(f"{where}[{member}].cidr", str(error))
-                continue
-            if found in seen:
-                yield Problem(f"{where}[{member}].cidr", f"{found} is there already, and has one user only")
-            seen.add(found)
-
-
-def warnings(config: Config) -> Iterator[Problem]:
-    """Yield trusted networks of public addresses."""
-    for at, listener in enumerate(config.listeners):
-        for member, each in enumerate(listener.trusted_networks):
-            try:
-                public = not is_private(network(each.cidr))
-            except ValueError:
-                continue
-            if public:
-                yield Problem(
-                    f"$.listeners[{at}].trustedNetworks[{member}].cidr",
-                    f"is of public addresses: every host that has one of them may send as "
-                    f"{printable(each.user, 60)} without a password",
-                )

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from mailer.config.kinds import Group
+from mailer.config.key_types import Group
 from mailer.config.secrets import Secret
 
 

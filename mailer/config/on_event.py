@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from mailer.config.kinds import Group, Name
+from mailer.config.key_types import Group, Name
 from mailer.config.secrets import Secret
 
 

@@ -10,6 +10,7 @@ from mailer.config.model import Config
 from mailer.config.own_name import own_name
 from mailer.config.problem import Problem
 from mailer.config.receiving import RewriteFrom
+from mailer.config.secrets import is_guessable, is_placeholder
 from mailer.mail.address import check_address
 from mailer.mail.host_name import fault, is_address, is_loopback
 from mailer.mail.lazy_pattern import compile_late
@@ -54,15 +55,14 @@ def refusals(config: Config) -> Iterator[Problem]:
 
 def _interface_refusals(provider: Provider) -> Iterator[tuple[str, str]]:
     """Yield (key below the provider, message) for a provider with OAuth 2.0, or with an HTTP API."""
-    # Imported here because most providers have neither, and cron starts the runner each minute.
+    if not (provider.oauth or provider.api or provider.api_url):
+        return
+    # Most providers have neither, and cron starts the runner each minute.
+    from mailer.config.http_checks import api_refusals, oauth_refusals  # noqa: PLC0415
+
     if provider.oauth:
-        from mailer.config import oauth_checks  # noqa: PLC0415
-
-        yield from oauth_checks.refusals(provider, provider.oauth)
-    if provider.api or provider.api_url:
-        from mailer.config import api_checks  # noqa: PLC0415
-
-        yield from api_checks.refusals(provider)
+        yield from oauth_refusals(provider, provider.oauth)
+    yield from api_refusals(provider)
 
 
 def warnings(config: Config) -> Iterator[Problem]:
@@ -78,6 +78,14 @@ def warnings(config: Config) -> Iterator[Problem]:
         if provider.oauth and not provider.password.empty:
             told = "has no effect: with auth of type oauth2 a password is never sent; remove it"
             yield Problem(each.key("password"), told)
+    yield from _passwords(config)
+    for at, provider in enumerate(config.forward_providers if config.forward_smtp else ()):
+        if provider.insecure_skip_verify and not is_loopback(provider.host):
+            where = f"$.forwardProviders[{at}].insecureSkipVerify"
+            yield Problem(where, "is on: a host between us and the server can read the password")
+        if provider.weight is not None and provider.priority is None:
+            where = f"$.forwardProviders[{at}].weight"
+            yield Problem(where, "shares nothing without a priority that another provider has, too")
     yield from _bad_names(config)
 
 
@@ -153,3 +161,16 @@ def _bad_names(config: Config) -> Iterator[Problem]:
     for key, name in names.items():
         if name and (why := fault(name)):
             yield Problem(key, f"{why}; set the full DNS name of this host")
+
+
+def _passwords(config: Config) -> Iterator[Problem]:
+    for provider in config.providers:
+        secret = provider.password
+        if provider.oauth:
+            continue
+        if provider.username and secret.empty:
+            yield Problem(secret.key, f"is empty, and {printable(provider.label)} has a username")
+        elif secret.reference is None and (is_placeholder(secret.reveal()) or is_guessable(secret)):
+            yield Problem(secret.key, "looks like a placeholder, which the provider would refuse")
+        elif not provider.username and not secret.empty and not provider.api:
+            yield Problem(secret.key, f"is not used, since {printable(provider.label)} has no username")

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from pathlib import Path
 
-from mailer.config.kinds import Group, Limit, Name, Port
+from mailer.config.key_types import Group, Limit, Name, Port
 
 
 class Offer(StrEnum):

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from mailer.config.kinds import Group, Name
+from mailer.config.key_types import Group, Name
 from mailer.mail.lazy_pattern import compile_late
 
 Names = Name | Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]

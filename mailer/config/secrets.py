@@ -4,13 +4,15 @@ A `Secret` never exposes its value in `repr`, `str`, an exception or anything th
 """
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypedDict
 
 import msgspec
 
 from mailer.config.trust import Owners, Untrusted, open_trusted, read_trusted
+from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.reply import printable
 
 MASK = "********"
@@ -25,6 +27,16 @@ _LARGEST_FILE = 64 * 1024
 # our environment may contain other secrets (`{"env": ...}`).
 _COMMAND_ENVIRONMENT = ("HOME", "LANG", "LOGNAME", "PATH", "USER", "XDG_RUNTIME_DIR")
 _COMMAND_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+NEW_PASSWORD = "python3 -c 'import secrets; print(secrets.token_urlsafe(24))'"  # noqa: S105 - makes one, is none
+"""The command that generates a strong password, for messages."""
+
+# The placeholders of our examples and of the Go relay's, and similar texts that are not real passwords.
+_PLACEHOLDER = compile_late(
+    r"change[-_ ]?(this|me)([-_ ]?password)?|your[-_ ].*password|x{3,}|\*+", re.IGNORECASE
+)
+# Weak passwords. A configuration that works with the Go relay must keep working, so these only get a warning.
+_GUESSABLE = compile_late(r"(password|passwd|pass|secret|admin|test|mail|1234)[0-9]*", re.IGNORECASE)
 
 
 class SecretError(LookupError):
@@ -255,3 +267,26 @@ def _name(reference: Reference) -> str:
         case FromCommand(argv):
             # Without its arguments, which may contain a token.
             return f"command {printable(argv[0])}"
+
+
+def is_placeholder(password: str) -> bool:
+    """Return whether a password is a placeholder from an example."""
+    return _PLACEHOLDER.fullmatch(password) is not None
+
+
+def is_guessable(secret: Secret) -> bool:
+    """Return whether a secret that is written in the configuration is a weak password."""
+    return secret.reference is None and _GUESSABLE.fullmatch(secret.reveal()) is not None
+
+
+def secrets_in(value: object) -> Iterator[Secret]:
+    """Yield every secret in the configuration, at any depth."""
+    match value:
+        case Secret():
+            yield value
+        case msgspec.Struct():
+            for field in msgspec.structs.fields(value):
+                yield from secrets_in(getattr(value, field.name))
+        case tuple():
+            for member in value:
+                yield from secrets_in(member)

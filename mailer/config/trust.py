@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mailer.config.permissions import chmod, others_can_read
 from mailer.mail.reply import printable
 
 Owners = frozenset[int]
@@ -97,6 +96,19 @@ def open_trusted(
         os.close(found)
         raise
     return found
+
+
+def why_untrusted(
+    path: Path, flags: int = os.O_RDONLY, *, owners: Owners | None = None, secret: bool = False
+) -> str:
+    """Return why `open_trusted` would refuse a file; empty if it would not, or could not open it at all."""
+    try:
+        os.close(open_trusted(path, flags, owners=owners, secret=secret))
+    except Untrusted as error:
+        return str(error.strerror)
+    except OSError:
+        return ""  # The program that opens it reports what is wrong with it.
+    return ""
 
 
 def read_trusted(
@@ -265,3 +277,15 @@ def _quoted(word: object) -> str:
     import shlex  # noqa: PLC0415 - for a message
 
     return shlex.quote(str(word))
+
+
+def others_can_read(mode: int) -> bool:
+    """Return whether every user can read; a group may (services share files as root:mailer 0640)."""
+    return bool(mode & stat.S_IROTH)
+
+
+def chmod(path: Path) -> str:
+    """Return the shell command that denies other users access to the file."""
+    import shlex  # noqa: PLC0415 - only for a message
+
+    return f"chmod 0640 {shlex.quote(str(path))}"

@@ -8,8 +8,8 @@ from http import HTTPStatus
 
 import msgspec
 
+from mailer.config.key_types import seconds_typed
 from mailer.config.show import effective
-from mailer.config.units import seconds_typed
 from mailer.maillog.events import Level
 from mailer.monitor import guard
 from mailer.monitor.context import MonitorContext

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from mailer.cli.receiver import settings
-from mailer.config.checks import is_placeholder, refuse_to_send, refuse_to_serve, warnings
+from mailer.config.checks import refuse_to_send, refuse_to_serve
 from mailer.config.load import load
 from mailer.config.model import Config
 from mailer.config.problem import ConfigError
+from mailer.config.secrets import is_placeholder
+from mailer.config.warnings import warnings
 
 GOOD = "kq3X-9vT_aL2"
 LOGIN = {"defaultUsername": "me", "defaultPassword": GOOD}

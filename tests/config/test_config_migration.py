@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mailer.config.checks import refuse_to_serve, warnings
+from mailer.config.checks import refuse_to_serve
 from mailer.config.hops import Provider
 from mailer.config.load import load
 from mailer.config.model import Config
 from mailer.config.show import effective
+from mailer.config.warnings import warnings
 
 GO_RELAY = Path(__file__).parents[1] / "data" / "go-relay"
 EXAMPLE = Path(__file__).parents[2] / "config.example.json"

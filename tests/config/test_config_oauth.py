@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from mailer.config.checks import refuse_to_send, warnings
+from mailer.config.checks import refuse_to_send
 from mailer.config.hops import AuthMechanism
 from mailer.config.load import Loaded, load
 from mailer.config.oauth import Grant
 from mailer.config.problem import ConfigError
 from mailer.config.show import effective
+from mailer.config.warnings import warnings
 
 SECRET = "s3cret-of-the-app"
 P = "$.forwardProviders[0]."

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from mailer.config.checks import warnings
 from mailer.config.hops import Provider, by_name, find_providers
 from mailer.config.load import load
 from mailer.config.own_name import system_name
+from mailer.config.warnings import warnings
 from mailer.mail.host_name import fault
 
 BASE = {"defaultUsername": "me", "defaultPassword": "kq3X-9vT_aL2", "forwardSMTP": True}

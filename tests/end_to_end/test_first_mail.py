@@ -20,7 +20,7 @@ from testbed.terminal import Terminal
 from testbed.tools import program
 from testbed.waiting import until
 
-from mailer.config.environment import OVERRIDES
+from mailer.config.load import OVERRIDES
 
 PASSWORD = "correct horse at the provider"
 APPLICATIONS = Path(__file__).resolve().parents[2] / "mailer" / "guide" / "applications.md"

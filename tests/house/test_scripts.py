@@ -15,7 +15,7 @@ from testbed.clients import Server, Submission, with_smtplib
 from testbed.ports import accepts
 from testbed.waiting import until
 
-from mailer.config.environment import OVERRIDES
+from mailer.config.load import OVERRIDES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MISLEADING = dict.fromkeys(OVERRIDES, "1") | {

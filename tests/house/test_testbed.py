@@ -21,7 +21,7 @@ from testbed.smtp_sink import SmtpSink
 from testbed.tools import MissingToolError, program
 from testbed.waiting import until
 
-from mailer.config.environment import OVERRIDES
+from mailer.config.load import OVERRIDES
 from mailer.mail.host_name import is_loopback
 
 MESSAGE = (

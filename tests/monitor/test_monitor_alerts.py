@@ -20,11 +20,11 @@ from testbed.relay import Relay
 from testbed.waiting import until
 
 from mailer.config.hops import Provider
+from mailer.config.key_types import Seconds
 from mailer.config.model import Config
 from mailer.config.monitoring import Alerts
 from mailer.config.oauth import Grant, Kind, OAuth2
 from mailer.config.secrets import Secret
-from mailer.config.units import Seconds
 from mailer.events import store as event_store
 from mailer.events.store import Cursor, Progress
 from mailer.mail import clock

@@ -18,10 +18,11 @@ from testbed.tools import program
 from testbed.waiting import until
 
 from mailer.cli.receiver import settings
-from mailer.config.checks import refuse_to_serve, warnings
+from mailer.config.checks import refuse_to_serve
 from mailer.config.load import load
 from mailer.config.model import Config
 from mailer.config.receiving import Listener
+from mailer.config.warnings import warnings
 from mailer.mail.patterns import AddressPatterns
 from mailer.receive.settings import Endpoint
 from mailer.receive.users.account import Account

@@ -15,13 +15,14 @@ from testbed.relay import Relay
 
 from mailer.cli.doctor.ports import trusted_findings
 from mailer.cli.receiver import settings
-from mailer.config.checks import refuse_to_serve, warnings
+from mailer.config.checks import refuse_to_serve
 from mailer.config.load import load
 from mailer.config.model import Config
 from mailer.config.networks import network
 from mailer.config.receiving import Listener
 from mailer.config.receiving import TrustedNetwork as Configured
 from mailer.config.users import User, changing_users
+from mailer.config.warnings import warnings
 from mailer.mail.patterns import AddressPatterns
 from mailer.receive.listen.inherited import Inherited
 from mailer.receive.settings import Endpoint, Settings

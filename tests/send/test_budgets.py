@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from mailer.config.pace import DomainBudget
+from mailer.config.hops import DomainBudget
 from mailer.mail import budget
 from mailer.mail.budget import DAY, HOUR, MINUTE, Allowance, Use
 from mailer.mail.clock import Clocks, Reading

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from mailer.config.checks import refuse_to_send, warnings
+from mailer.config.checks import refuse_to_send
 from mailer.config.load import load
 from mailer.config.model import MissingKey
+from mailer.config.warnings import warnings
 from mailer.send.dkim.signer import Signer
 
 

@@ -17,9 +17,10 @@ from testbed.ports import LOOPBACK, free_port
 from testbed.relay import Relay
 from testbed.waiting import until
 
-from mailer.config.checks import refuse_to_send, warnings
+from mailer.config.checks import refuse_to_send
 from mailer.config.load import load
 from mailer.config.routing import HeaderMatch, RouteRule
+from mailer.config.warnings import warnings
 from mailer.send.routes.rules import Mail, Rules
 
 WITH_FIELD = b"X-Kind: Big\r\n Letter\r\n" + MESSAGE

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mailer.config.environment import OVERRIDES
+from mailer.config.load import OVERRIDES
 from mailer.spool.layout import Spool
 from testbed.clients import Server
 from testbed.ports import LOOPBACK, free_port

@@ -12,10 +12,10 @@ from mailer.cli.readability import unreadable
 from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.model import Config, DkimKey
-from mailer.config.permissions import chmod
 from mailer.config.problem import ConfigError
-from mailer.config.trust import read_trusted
+from mailer.config.trust import chmod, read_trusted
 from mailer.config.users import read_users
+from mailer.config.warnings import warnings
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
 from mailer.receive.listen.certificate import load_context
@@ -40,7 +40,7 @@ def configuration_findings(loaded: Loaded) -> Iterator[Finding]:
     refusals = checks.refuse_to_serve(loaded)
     for problem in refusals:
         yield Finding(problem.path, "config", Grade.PROBLEM, problem.message)
-    for problem in checks.warnings(loaded):
+    for problem in warnings(loaded):
         if problem not in refusals:
             yield Finding(problem.path, "config", Grade.WARNING, problem.message)
     if not refusals:

@@ -13,9 +13,9 @@ from mailer.cli.init import answers, writing
 from mailer.cli.init.answers import Answers
 from mailer.cli.options import config_path, examples, json_option
 from mailer.cli.output import json_line
-from mailer.config import checks
 from mailer.config.load import find, load
 from mailer.config.problem import ConfigError
+from mailer.config.warnings import warnings
 
 _OWN, _SYSTEM = Path("config.json"), Path("/etc/mailer/config.json")
 _UNIT = Path("/etc/systemd/system/mailer.service")
@@ -85,7 +85,7 @@ def init(*, named: Path | None, as_json: bool, **given: object) -> None:
     made = writing.document(answered, target)
     writing.write(target, made)
     loaded = load(target, {})
-    for warning in checks.warnings(loaded):
+    for warning in warnings(loaded):
         sys.stderr.write(f"warning: {warning}\n")
     _tell(target, answered, str(made["defaultPassword"]), as_json=as_json)
 

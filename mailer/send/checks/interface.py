@@ -45,7 +45,7 @@ async def check_interface(hop: Hop, name: str, timeouts: Timeouts, clock: Clock)
 
 
 def _encryption(hop: Hop, tls: str) -> Finding:
-    if urlsplit(hop.api_url).scheme == "http":  # only allowed on this host, see `config/api_checks`
+    if urlsplit(hop.api_url).scheme == "http":  # only allowed on this host, see `config/http_checks`
         return Finding(str(hop), "tls", Grade.OK, "none: apiUrl is on this host")
     return Finding(str(hop), "tls", Grade.OK, tls or "verified")
 

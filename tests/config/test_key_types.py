@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailer.config import units
+from mailer.config import key_types
 
 MICROSECONDS = {
     "ms": 10**3,
@@ -34,22 +34,22 @@ parts = st.lists(
 def test_a_duration_is_the_sum_of_its_parts(given_parts, gap):
     text = gap.join(f"{count}{unit}" for count, unit in given_parts)
     total = sum(count * MICROSECONDS[unit] for count, unit in given_parts)
-    assert units.seconds(text) == total / 10**6
+    assert key_types.seconds(text) == total / 10**6
 
 
 @given(st.integers(0, 10**12 - 1))
 def test_milliseconds_as_text_and_as_a_number_are_one_value(count):
-    assert units.milliseconds(f"{count}ms") == units.milliseconds(count) == count
+    assert key_types.milliseconds(f"{count}ms") == key_types.milliseconds(count) == count
 
 
 @given(st.integers(0, 10**6), st.integers(0, 999))
 def test_decimals_are_exact(whole, thousandths):
-    assert units.milliseconds(f"{whole}.{thousandths:03}s") == whole * 1000 + thousandths
+    assert key_types.milliseconds(f"{whole}.{thousandths:03}s") == whole * 1000 + thousandths
 
 
 @given(st.integers(0, 10**6), st.sampled_from(sorted(FACTORS)))
 def test_a_size_is_its_count_times_its_unit(count, unit):
-    assert units.size(f"{count}{unit}") == units.size(count * FACTORS[unit]) == count * FACTORS[unit]
+    assert key_types.size(f"{count}{unit}") == key_types.size(count * FACTORS[unit]) == count * FACTORS[unit]
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_a_size_is_its_count_times_its_unit(count, unit):
     ],
 )
 def test_durations_people_write_are_read(text, expected):
-    assert units.seconds(text) == expected
+    assert key_types.seconds(text) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "expected"), [("25MiB", 26_214_400), ("1.5 KiB", 1536), ("10MB", 10_000_000)]
 )
 def test_sizes_people_write_are_read(text, expected):
-    assert units.size(text) == expected
+    assert key_types.size(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_sizes_people_write_are_read(text, expected):
 )
 def test_what_is_no_duration_is_refused_without_being_repeated(value):
     with pytest.raises(ValueError, match=r"^(not a duration|out of range)$"):
-        units.seconds(value)
+        key_types.seconds(value)
 
 
 @pytest.mark.parametrize(
@@ -113,17 +113,17 @@ def test_what_is_no_duration_is_refused_without_being_repeated(value):
 )
 def test_what_is_no_size_is_refused(value):
     with pytest.raises(ValueError, match=r"^(not a|out of)"):
-        units.size(value)
+        key_types.size(value)
 
 
 @pytest.mark.parametrize("value", [1.5, True, -1, "0.5ms", None, "5"])
 def test_a_part_of_a_millisecond_is_refused(value):
     with pytest.raises(ValueError, match=r"^(not a|out of|a part)"):
-        units.milliseconds(value)
+        key_types.milliseconds(value)
 
 
 @given(st.text() | st.from_regex(r"[0-9]{0,14}\.?[0-9]{0,4} ?[A-Za-z]{0,3}", fullmatch=True))
-@pytest.mark.parametrize("read", [units.seconds, units.milliseconds, units.size])
+@pytest.mark.parametrize("read", [key_types.seconds, key_types.milliseconds, key_types.size])
 def test_any_text_is_a_value_or_refused_in_fixed_words(read, text):
     reason = ""
     try:

@@ -1,9 +1,12 @@
-"""Parse durations and sizes: a number in the unit that the key documents, or a string with a unit.
+"""Types of keys that many groups share, and the base class of each group.
 
-Each unit has a separate type, so that a type checker detects seconds passed as milliseconds.
+A duration or a size is a number in the unit that the key documents, or a string with a unit. Each unit has a
+separate type, so that a type checker detects seconds passed as milliseconds.
 """
 
-from typing import NewType
+from typing import Annotated, NewType
+
+import msgspec
 
 from mailer.mail.lazy_pattern import compile_late
 
@@ -44,6 +47,14 @@ _FACTORS = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Limit = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+"""A number of messages; 0 means no limit."""
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+Some = Annotated[Seconds, msgspec.Meta(gt=0)]
+"""A duration that is not zero."""
 
 
 def seconds(value: object) -> Seconds:
@@ -119,3 +130,7 @@ def _whole(value: object, most: int) -> int:
     if not 0 <= value <= most:
         raise ValueError("out of range")
     return value
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Base class of each object in the configuration; its attributes are camelCase keys there."""

@@ -1,9 +1,9 @@
-"""Check a provider's `auth` of type oauth2; called by `provider_checks`."""
+"""Check a provider's `auth` of type oauth2, and its `api`; called by `provider_checks`."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from mailer.config.hops import Provider
+from mailer.config.hops import Api, AuthMechanism, Provider
 from mailer.config.oauth import Grant, OAuth2, Preset
 from mailer.config.presets import TENANT
 from mailer.mail.host_name import is_loopback
@@ -11,9 +11,11 @@ from mailer.mail.lazy_pattern import compile_late
 
 _NO_URL = "is not a URL; write it as https://host.example.com/path"
 _BLANKS = compile_late(r"\s")
+_DOMAIN = compile_late(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
+_REGION = compile_late(r"[a-z]{2}(-[a-z]+)+-\d{1,2}")
 
 
-def refusals(provider: Provider, auth: OAuth2) -> Iterator[tuple[str, str]]:
+def oauth_refusals(provider: Provider, auth: OAuth2) -> Iterator[tuple[str, str]]:
     """Yield (key below the provider, message) for everything that prevents getting a token."""
     if not provider.username:
         yield "username", "is needed: the mailbox that the token is for"
@@ -24,7 +26,7 @@ def refusals(provider: Provider, auth: OAuth2) -> Iterator[tuple[str, str]]:
             "insecureSkipVerify",
             "is on: a host in between could steal the access token; set it to false",
         )
-    yield from _addresses(auth)
+    yield from _token_urls(auth)
     yield from _grant(auth)
     if not auth.scope and auth.grant is not Grant.REFRESH_TOKEN:
         yield "auth.scope", "is needed: the permissions to request, as the provider documents them"
@@ -32,7 +34,7 @@ def refusals(provider: Provider, auth: OAuth2) -> Iterator[tuple[str, str]]:
         yield "auth.expires", 'is not a date: write it as "2027-01-31"'
 
 
-def _addresses(auth: OAuth2) -> Iterator[tuple[str, str]]:
+def _token_urls(auth: OAuth2) -> Iterator[tuple[str, str]]:
     """Yield URLs that are missing, or to which secrets would travel in clear."""
     if auth.preset and auth.preset.microsoft and not auth.token_url:
         written = "is neither the id of a directory nor a domain" if auth.tenant else "is needed"
@@ -85,3 +87,53 @@ def _grant(auth: OAuth2) -> Iterator[tuple[str, str]]:
                 "auth.serviceAccount",
                 'is needed: {"file": "key.json"}, the key file of the service account',
             )
+
+
+def api_refusals(provider: Provider) -> Iterator[tuple[str, str]]:
+    """Yield (key below the provider, message) for everything that prevents posting mail."""
+    if provider.api is None:
+        if provider.api_url:
+            yield "apiUrl", f"has no effect without api, one of {', '.join(Api)}"
+        return
+    yield from _api_url(provider)
+    yield from _api_login(provider)
+    if provider.insecure_skip_verify:
+        yield "insecureSkipVerify", "has no effect with api: certificates are always verified; remove it"
+    if provider.ssl:
+        yield "ssl", "has no effect with api: the scheme of apiUrl decides about TLS; remove it"
+
+
+def _api_login(provider: Provider) -> Iterator[tuple[str, str]]:
+    api = provider.api
+    if isinstance(provider.auth, AuthMechanism):
+        yield "auth", "is an SMTP mechanism, which api does not use; remove it"
+    elif api and api.by_header and provider.oauth is None:
+        yield "auth", f"is needed: {api} accepts access tokens only, see mailer guide providers"
+    elif provider.oauth and api and not api.by_header:
+        yield "auth", f"is not for {api}, which takes username and password; remove it"
+    if api is Api.MAILGUN:
+        if not _DOMAIN.fullmatch(provider.username):
+            yield "username", "is needed: the sending domain as Mailgun lists it, such as mg.example.com"
+        if provider.password.empty:
+            yield "password", "is needed: the API key, or the sending key of the domain"
+    if api is Api.SES:
+        if not _REGION.fullmatch(provider.region):
+            yield "region", "is needed: the AWS region of the account, such as eu-central-1"
+        if bool(provider.username) == provider.password.empty:
+            yield "password", "and username must both be set, the access key's secret and its id, or neither"
+
+
+def _api_url(provider: Provider) -> Iterator[tuple[str, str]]:
+    """Check that `apiUrl` can be used, and that `host` and `port` agree with it."""
+    from urllib.parse import urlsplit  # noqa: PLC0415 - most runs use SMTP only
+
+    if why := bad_url(provider.api_url):
+        yield "apiUrl", why
+        return
+    parts = urlsplit(provider.api_url)
+    if parts.query or parts.fragment:
+        yield "apiUrl", "must have no query: write it as https://api.example.com"
+    elif provider.host != parts.hostname:
+        yield "host", "differs from that of apiUrl, which is used: remove it"
+    elif provider.port != (parts.port or (80 if parts.scheme == "http" else 443)):
+        yield "port", "differs from that of apiUrl, which is used: remove it"
