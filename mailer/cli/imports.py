@@ -79,9 +79,8 @@ def import_queue(*, dry_run: bool, as_json: bool, **sources: Path | bool | None)
 
 def _queue(option: str, source: object) -> "Queue":
     """Open the queue that an option names; raises OSError."""
-    from mailer.imports.go_relay import GoRelay  # noqa: PLC0415 - not needed for `--help`
+    from mailer.imports.directories import GoRelay, Nullmailer  # noqa: PLC0415 - not needed for `--help`
     from mailer.imports.msmtpq import Msmtpq  # noqa: PLC0415 - as above
-    from mailer.imports.nullmailer import Nullmailer  # noqa: PLC0415 - as above
     from mailer.imports.postfix import Postfix  # noqa: PLC0415 - as above
 
     if not isinstance(source, Path):

@@ -21,10 +21,9 @@ from mailer.cli.output import end_with_the_pipe
 from mailer.cli.setup import command_context
 from mailer.cli.synonyms import Word
 from mailer.mail.reply import printable, printable_json
-from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import EVENTS, Line, OpenDirectory
 from mailer.maillog.lines import decode, whole
-from mailer.maillog.search import Found, Query, find
+from mailer.maillog.search import Found, Query, find, lines_of
 from mailer.maillog.tail import Tail
 from mailer.send.hop_names import named
 from mailer.spool import words

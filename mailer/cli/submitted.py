@@ -5,8 +5,8 @@ from functools import partial
 
 from mailer.cli.spool import records
 from mailer.maillog import search
-from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import Line
+from mailer.maillog.search import lines_of
 from mailer.monitor.message_story import of_ledger
 from mailer.spool.ids import earliest
 from mailer.spool.layout import LOG, Place, Spool

@@ -78,14 +78,13 @@ def warnings(config: Config) -> Iterator[Problem]:
         if provider.oauth and not provider.password.empty:
             told = "has no effect: with auth of type oauth2 a password is never sent; remove it"
             yield Problem(each.key("password"), told)
-    yield from _passwords(config)
-    for at, provider in enumerate(config.forward_providers if config.forward_smtp else ()):
         if provider.insecure_skip_verify and not is_loopback(provider.host):
-            where = f"$.forwardProviders[{at}].insecureSkipVerify"
-            yield Problem(where, "is on: a host between us and the server can read the password")
+            told = "is on: a host between us and the server can read the password"
+            yield Problem(each.key("insecureSkipVerify"), told)
         if provider.weight is not None and provider.priority is None:
-            where = f"$.forwardProviders[{at}].weight"
-            yield Problem(where, "shares nothing without a priority that another provider has, too")
+            told = "shares nothing without a priority that another provider has, too"
+            yield Problem(each.key("weight"), told)
+    yield from _passwords(config)
     yield from _bad_names(config)
 
 

@@ -6,7 +6,7 @@ from email.policy import compat32
 from email.utils import getaddresses
 from pathlib import Path
 
-from mailer.imports.directory import DirectoryQueue
+from mailer.imports.directories import DirectoryQueue
 from mailer.imports.queue import Queued, Unreadable, with_crlf
 
 _MAIL, _ARGUMENTS = ".mail", ".msmtp"

@@ -1,4 +1,4 @@
-"""Parse the mailboxes of a From field (RFC 5322 3.6.2) in linear time.
+"""Parse the mailboxes of a From field (RFC 5322 3.6.2) in linear time, and replace its address.
 
 The parser is strict on purpose. It serves one check, whether a user may send as these authors, and an address
 that a mail program reads differently would bypass that check. The result for anything that is not clearly a
@@ -7,6 +7,7 @@ list of mailboxes is `None`.
 
 import re
 
+from mailer.mail import header
 from mailer.mail.lazy_pattern import compile_late
 
 # Characters that may not occur in an atom, or in an unquoted display name. The sets are negated because
@@ -22,6 +23,8 @@ _MAILBOX = compile_late(rf"\s*+(?:(?P<name>{_NAME})<\s*+(?P<angle>{_ADDRESS})\s*
 _MAX_MAILBOXES = 100
 _MAX_OCTETS = 64 * 1024
 """More than `_MAX_MAILBOXES` need. Each quoted string takes 200 octets of memory while a name is parsed."""
+# Finds an address to reply to in a field that is not a plain list of mailboxes (a group, an odd comment).
+_ANY_ADDRESS = compile_late(rb"[^\s<>,:;@]@[^\s<>,:;@]")
 
 
 def mailboxes(value: bytes) -> list[tuple[str, str]] | None:
@@ -69,3 +72,28 @@ def _without_comments(text: str) -> str | None:
             # Inside a comment a quotation mark quotes nothing, and readers may disagree: give up.
             return None
     return None if depth else "".join(kept)
+
+
+def new_author(head: bytes, address: str, *, reply_to: bool) -> bytes:
+    """Build the From field that replaces the header's own, or that is added when it has none.
+
+    The display name is kept as written.
+
+    Args:
+        head: the header, with at most one From field.
+        address: the author's new address.
+        reply_to: also build a Reply-To with the old value, unless the header has one or the old value
+            contains no address.
+
+    Returns:
+        The new fields, each with its line end.
+    """
+    values = header.values(head, b"from")
+    value = values[0] if values else b""
+    known = mailboxes(value)
+    name = known[0][0] if known else ""
+    shown = f"{name} <{address}>" if name else address
+    field = f"From: {shown}\r\n".encode("utf-8", "surrogateescape")
+    if reply_to and (known or _ANY_ADDRESS.search(value)) and not header.values(head, b"reply-to"):
+        field += b"Reply-To:" + value + b"\r\n"
+    return field

@@ -3,14 +3,20 @@
 Days, and parts of days, outside the requested time are skipped; for a message's id that is the time before it
 arrived and after it was delivered. The rest is searched for bytes that a matching line must contain, and only
 lines that contain them are decoded.
+
+The time in a message's id says where its lines should begin. It is only a hint: if the clock was ahead when
+the message arrived, and was then corrected, the later lines are in earlier days. So if the beginning, the end
+or an attempt is missing, the whole ledger is searched. The lines are then ordered by attempts, not by days.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import chain, islice
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from mailer.mail import clock
 from mailer.mail.lazy_pattern import compile_late
@@ -30,6 +36,8 @@ _NEVER = 253_402_300_799.0
 """The last second that `datetime` can represent."""
 _NOT_AS_IT_STANDS = compile_late(r'[^!-~]|["\\]')
 """Characters that JSON escapes, or whose other case has different bytes."""
+_MANY = 10_000
+"""The most lines to put in order, since a short prefix may be that of all ids."""
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +64,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     nothing_before: float | None = None
     """No matching line was written before this, for example because the message arrived then; in the same
     way, none follows a minute after its end. The times of lines are not compared with it. It is only as
-    reliable as the clock was; see `by_id`."""
+    reliable as the clock was; see `lines_of`."""
 
     def matches(self, line: Line) -> bool:
         """Return whether a line meets all conditions."""
@@ -246,3 +254,57 @@ def _moment(at: str) -> float | None:
 def _day(moment: float) -> str:
     # An id typed by an operator may be of any year up to 37613, and a local time of the year 0.
     return clock.rfc3339(min(max(moment, 0.0), _NEVER))[:10].replace("-", "")
+
+
+def lines_of(
+    directory: OpenDirectory, query: Query, *, ends: Mapping[str, int] | None = None
+) -> Iterator[Found]:
+    """Yield the lines of the messages whose id begins as the query says, the earliest written first.
+
+    Args:
+        directory: opens the spool's `log/`.
+        query: has an id, and in `nothing_before` the time from that id.
+        ends: as for `find`.
+
+    Raises:
+        OSError: as for `find`.
+    """
+    hinted = find(directory, query, ends=ends)
+    found = list(islice(hinted, _MANY))
+    if len(found) < _MANY and not _is_whole(found):
+        hinted = find(directory, replace(query, nothing_before=None), ends=ends)
+        found = list(islice(hinted, _MANY))
+    return chain(_in_order(found), hinted)
+
+
+def _is_whole(found: Iterable[Found]) -> bool:
+    """Return whether every message that was found has its beginning, its end, and each attempt."""
+    stories: dict[str, list[Line]] = {}
+    for line, _ in found:
+        stories.setdefault(line.id, []).append(line)
+    return bool(stories) and all(map(_is_told, stories.values()))
+
+
+def _is_told(story: Sequence[Line]) -> bool:
+    attempts = {line.attempt for line in story if line.attempt}
+    ended = any(line.message or line.event in {"removed", "moved"} for line in story)
+    begun = any(line.event in {"accepted", "arrived"} for line in story)
+    return begun and ended and len(attempts) == max(attempts, default=0)
+
+
+def _in_order(found: Sequence[Found]) -> Sequence[Found]:
+    """Order the lines of one message by its attempts, since the clocks of its days may differ.
+
+    A line without an attempt, or one that a later run repeats, stays after the line before it.
+    """
+    if len({line.id for line, _ in found}) != 1:
+        return found
+    key, keys = 0, []
+    for line, _ in found:
+        if line.event == "accepted":
+            key = 0
+        elif line.attempt and not line.again:
+            key = line.attempt
+        keys.append(key)
+    order = sorted(range(len(found)), key=keys.__getitem__)
+    return [found[number] for number in order]

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from mailer.mail import clock
 from mailer.mail.outcome import Status
 from mailer.maillog import search, traces
-from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import Line
+from mailer.maillog.search import lines_of
 from mailer.maillog.traces import Trace
 from mailer.spool import words
 from mailer.spool.entry import Corrupt

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from mailer.config.hops import Provider
 from mailer.config.receiving import RewriteFrom
 from mailer.mail import header
+from mailer.mail.author import new_author
 from mailer.mail.envelope import Envelope, Recipient
-from mailer.mail.from_field import new_author
 
 _AUTOMATIC = b"auto-submitted"
 

@@ -12,9 +12,8 @@ from testbed.faketime import clock_set
 from testbed.relay import Relay
 
 from mailer.mail import clock
-from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import Line, encode
-from mailer.maillog.search import Query
+from mailer.maillog.search import Query, lines_of
 from mailer.spool.ids import earliest, new_id
 from mailer.spool.layout import LOG, Spool
 

@@ -50,10 +50,10 @@ READING = {"read_bytes", "read_text"}
 
 ALLOWED = {
     (
-        "mailer.imports.directory",
+        "mailer.imports.directories",
         "os.open(path)",
     ): "the queue that the operator named; all else is relative to it",
-    ("mailer.imports.directory", "open(fd)"): "a descriptor",
+    ("mailer.imports.directories", "open(fd)"): "a descriptor",
     ("mailer.sendmail.drop", "os.open(path)"): "as its caller's user; all else is relative to it",
     ("mailer.spool.layout", "path.mkdir"): "a spool is made by its owner, and opened once",
     ("mailer.spool.layout", "os.open(path)"): "the one descriptor that all else is relative to",

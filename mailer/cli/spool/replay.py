@@ -21,9 +21,8 @@ from mailer.config.load import Loaded
 from mailer.mail.address import check_address
 from mailer.mail.patterns import compared
 from mailer.mail.reply import printable
-from mailer.maillog.by_id import lines_of
 from mailer.maillog.events import Level, MailLog
-from mailer.maillog.search import Query
+from mailer.maillog.search import Query, lines_of
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.idempotency import name_of_replay
 from mailer.spool.ids import earliest

@@ -11,11 +11,10 @@ from mailer.mail.reply import printable
 from mailer.monitor import message_story
 from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
-from mailer.monitor.page.forms import fields
 from mailer.monitor.page.html import NOTHING, Markup, fill
 from mailer.monitor.page.layout import page, see_other
 from mailer.monitor.page.login import Door
-from mailer.monitor.page.session import FIELD, Sessions
+from mailer.monitor.page.session import FIELD, Sessions, fields
 from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import is_id

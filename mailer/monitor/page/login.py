@@ -6,10 +6,9 @@ from urllib.parse import quote, urlencode
 
 from mailer.monitor.exchange import Answer, Asked, Handler, Refusal, Route
 from mailer.monitor.message_story import Moving, NoStory
-from mailer.monitor.page.forms import fields
 from mailer.monitor.page.html import NOTHING, Markup, fill
 from mailer.monitor.page.layout import message_page, page, see_other
-from mailer.monitor.page.session import FIELD, Sessions
+from mailer.monitor.page.session import FIELD, Sessions, fields
 
 _LOGIN = """<h1>Log in</h1>
 {complaint}<form class="card" method="post" action="/login">

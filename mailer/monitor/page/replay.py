@@ -7,11 +7,10 @@ from http import HTTPStatus
 from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.page.actions import BY
-from mailer.monitor.page.forms import fields
 from mailer.monitor.page.html import fill
 from mailer.monitor.page.layout import page, see_other
 from mailer.monitor.page.login import Door
-from mailer.monitor.page.session import FIELD, Sessions
+from mailer.monitor.page.session import FIELD, Sessions, fields
 from mailer.monitor.replays import HIDDEN, Order
 from mailer.spool.ids import is_id
 

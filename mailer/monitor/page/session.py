@@ -11,6 +11,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl
 
 from mailer.config.secrets import Secret
 from mailer.mail.clock import Clock
@@ -22,6 +23,7 @@ _LASTS = 12 * 3600
 """Seconds that a session lasts, a working day."""
 FIELD = "form"
 """The name of the hidden field with the proof, in every form that changes something."""
+_MAX_FIELDS = 20
 
 
 class Sessions:
@@ -95,3 +97,16 @@ def _cookie(asked: Asked) -> str:
 
 def _set(value: str, seconds: int) -> tuple[str, str]:
     return "Set-Cookie", f"{_NAME}={value}; Max-Age={seconds}; Path=/; HttpOnly; SameSite=Strict"
+
+
+def fields(asked: Asked) -> dict[str, str]:
+    """Return the fields of a form.
+
+    Raises:
+        Refusal: 400 if the body is not a form.
+    """
+    try:
+        pairs = parse_qsl(asked.body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "the form cannot be read") from None
+    return dict(pairs)

@@ -9,7 +9,7 @@ survive. The policy, field by field:
     Idempotency-Key     dropped: it is for this server only, see `idempotency`
     Bcc, Resent-Bcc     dropped: the envelope has the recipients; a blind copy stays blind (RFC 5322 3.6.3)
     From, Sender, Reply-To, To, Cc, and those with Resent-
-                        at `submitSocket`, names without a domain get `originDomain` (`mail.completion`)
+                        at `submitSocket`, names without a domain get `originDomain` (`mail.unqualified`)
     From, Reply-To      rewritten as `rewriteFrom` says, which also adds a missing From; two From fields are
                         refused, because mail programs and signers would choose different ones
     X-Original-To       added, one for each recipient whose mail `redirectAllTo` redirects
@@ -24,11 +24,10 @@ import msgspec
 
 from mailer.config.receiving import RewriteFrom
 from mailer.mail import header
-from mailer.mail.author import mailboxes
-from mailer.mail.completion import completed
-from mailer.mail.from_field import new_author
+from mailer.mail.author import mailboxes, new_author
 from mailer.mail.header import HeaderTooLarge
 from mailer.mail.patterns import AddressPatterns
+from mailer.mail.unqualified import qualified
 from mailer.receive.content import idempotency
 from mailer.receive.content.fault import ContentFault, Fault, ForbiddenAuthor, UnclearAuthor
 from mailer.receive.peers import IMPORT, REPLAY, UNIX
@@ -104,7 +103,7 @@ def top(arrival: Arrival, head: bytes) -> bytes | ContentFault:
     except HeaderTooLarge:
         return Fault.HEADER_TOO_LARGE
     if arrival.origin.origin_domain:
-        head = completed(head, arrival.origin.origin_domain)
+        head = qualified(head, arrival.origin.origin_domain)
     if fault := _fault(fields, arrival.origin, head):
         return fault
     added = [received_field(arrival)]

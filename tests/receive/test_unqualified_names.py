@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailer.mail.author import mailboxes
-from mailer.mail.completion import completed
+from mailer.mail.unqualified import qualified
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from mailer.mail.completion import completed
 )
 def test_a_bare_name_gets_the_domain(before, after):
     rest = "Subject: root\r\nX-From: root\r\n"
-    assert completed(f"{rest}{before}\r\n{rest}".encode(), "d.example").decode() == f"{rest}{after}\r\n{rest}"
+    assert qualified(f"{rest}{before}\r\n{rest}".encode(), "d.example").decode() == f"{rest}{after}\r\n{rest}"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_bare_name_gets_the_domain(before, after):
 )
 def test_what_is_not_plainly_a_name_stays(value):
     head = f"From: {value}\r\nSubject: x\r\n".encode()
-    assert completed(head, "d.example") == head
+    assert qualified(head, "d.example") == head
 
 
 @given(st.text(st.sampled_from('ab@<>,"() \\:;\r\n\t'), max_size=60))
@@ -60,7 +60,7 @@ def test_what_is_not_plainly_a_name_stays(value):
 def test_no_other_byte_changes_and_what_could_be_read_reads_the_same(text):
     value = text.encode()
     head = b"From:" + value + b"\r\n"
-    after = completed(head, "d.example")
+    after = qualified(head, "d.example")
     if b"@d.example" not in value:
         assert after.replace(b"@d.example", b"") == head
     if mailboxes(value) is not None and b"\n" not in value.replace(b"\r\n ", b"").replace(b"\r\n\t", b""):

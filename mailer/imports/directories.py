@@ -1,6 +1,6 @@
-"""A queue that is a directory with one or several files for each message.
+"""Queues that are directories with files for each message: their base class, the Go relay's and nullmailer's.
 
-The directory may belong to a user whom the operator, perhaps root, does not trust. So each directory is
+Such a directory may belong to a user whom the operator, perhaps root, does not trust. So each directory is
 opened once, and symbolic links are not followed: by replacing files meanwhile, that user can at worst
 substitute files of their own.
 """
@@ -9,7 +9,9 @@ import os
 import stat
 from pathlib import Path
 
-from mailer.imports.queue import MAX_FILE, Queue, Unreadable
+import msgspec
+
+from mailer.imports.queue import MAX_FILE, Queue, Queued, Unreadable, with_crlf
 
 IMPORTED = "imported"
 """The name of the directory within the queue that keeps the files of imported messages."""
@@ -103,3 +105,58 @@ class DirectoryQueue(Queue):
             number += 1
             name = f"{name.removesuffix(f'.{number - 1}')}.{number}"
         return name
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """The JSON of one file; fields are named as its keys."""
+
+    From: str
+    To: list[str]
+    Data: bytes
+
+
+class GoRelay(DirectoryQueue):
+    """That of the Go relay which mailer replaces: `.json` files in `emails/` and `emails/failed/`."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the directory, or the `emails` in it; raises OSError."""
+        inner = path / "emails"
+        super().__init__(inner if inner.is_dir() else path, "failed", ".")
+
+    def names(self) -> list[str]:
+        return [name for name in self.files() if name.endswith(".json")]
+
+    def look(self, name: str) -> Queued:
+        try:
+            record = msgspec.json.decode(self.content(name), type=_Record)
+        except msgspec.MsgspecError as error:
+            raise Unreadable(f"it is not a message of the Go relay: {error}") from None
+        return Queued(record.From, tuple(record.To), with_crlf(record.Data))
+
+    def remove(self, name: str) -> None:
+        self.put_by(name)
+
+
+class Nullmailer(DirectoryQueue):
+    """nullmailer's, such as /var/spool/nullmailer; mail in `failed/` is not imported.
+
+    A file of `queue/` has the sender, each recipient on a line, an empty line, and the message
+    (nullmailer-queue(8)).
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the directory; raises OSError."""
+        super().__init__(path, "queue")
+
+    def names(self) -> list[str]:
+        return self.files()
+
+    def look(self, name: str) -> Queued:
+        head, separator, message = self.content(name).partition(b"\n\n")
+        sender, *recipients = head.decode("utf-8", "surrogateescape").split("\n")
+        if not separator or not recipients:
+            raise Unreadable("it is not a message of nullmailer: sender, recipients, an empty line")
+        return Queued(sender, tuple(recipients), with_crlf(message))
+
+    def remove(self, name: str) -> None:
+        self.put_by(name)

@@ -19,7 +19,7 @@ _NAME = re.compile(rb"[A-Za-z0-9_.+-]+")
 """A login name; excludes characters with which a server might read it as a route."""
 
 
-def completed(head: bytes, domain: str) -> bytes:
+def qualified(head: bytes, domain: str) -> bytes:
     """Return the header with a domain after each bare name in its author and recipient fields.
 
     Args:
