@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 
-from mailer.cli.obstacles import outlook
 from mailer.cli.our_refusals import ours
+from mailer.cli.outlook import outlook
 from mailer.cli.setup import CommandContext
 from mailer.config.model import Config
 from mailer.mail import clock

@@ -19,7 +19,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal, listen
 from mailer.cli.limits import uses
 from mailer.cli.loop import run as run_loop
-from mailer.cli.obstacles import outlook
+from mailer.cli.outlook import outlook
 from mailer.cli.output import tell
 from mailer.cli.service_manager import ServiceManager
 from mailer.cli.setup import program_log

@@ -1,8 +1,7 @@
-"""What holds back all mail, and which mail is not in the queue yet; the context that judges a message."""
+"""Notes for listings of messages: what holds back all mail, and which mail is not in the queue yet."""
 
 import sys
 import time
-from functools import partial
 
 import msgspec
 
@@ -13,13 +12,11 @@ from mailer.config.model import Config
 from mailer.mail.clock import Reading
 from mailer.mail.reply import printable
 from mailer.monitor.budgets import budgets
-from mailer.send.hop_names import named, provider_at
+from mailer.send.hop_names import provider_at
 from mailer.send.routes.directions import Directions
 from mailer.spool import drop
-from mailer.spool.journal import Standing
 from mailer.spool.layout import DROP, Spool
 from mailer.spool.view.obstacles import ExhaustedBudget, Obstacle, obstacles
-from mailer.spool.view.verdict import Outlook
 
 
 def current_obstacles(config: Config, spool: Spool, now: float) -> tuple[Obstacle, ...]:
@@ -70,20 +67,3 @@ def report_obstacles(config: Config, spool: Spool) -> tuple[Obstacle, ...]:
     for each in found:
         tell(sys.stderr, f"{printable(each.said, 2000)}\n")
     return found
-
-
-def _advise(config: Config, standing: Standing) -> str:
-    from mailer.send.advice import advise  # noqa: PLC0415 - reads replies, and most mail has caused none to explain
-
-    return advise(config, standing)
-
-
-def outlook(config: Config, spool: Spool, now: float) -> Outlook:
-    """Collect the context at `now`, in seconds since the epoch."""
-    return Outlook(
-        now=now,
-        max_age=float(config.retry.max_age),
-        obstacles=current_obstacles(config, spool, now),
-        name=partial(named, config),
-        advise=partial(_advise, config),
-    )

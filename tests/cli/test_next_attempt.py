@@ -17,7 +17,8 @@ from testbed.http_client import ask
 from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.waiting import until
 
-from mailer.cli.obstacles import current_obstacles, outlook
+from mailer.cli.obstacles import current_obstacles
+from mailer.cli.outlook import outlook
 from mailer.cli.spool.ls import line
 from mailer.cli.spool.records import record
 from mailer.config.load import load

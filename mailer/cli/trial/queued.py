@@ -8,7 +8,7 @@ import time
 import click
 
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.obstacles import outlook
+from mailer.cli.outlook import outlook
 from mailer.cli.peer_user import PRIVILEGED, stranger
 from mailer.cli.setup import command_context
 from mailer.cli.trial import Order, mail

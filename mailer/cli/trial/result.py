@@ -4,7 +4,7 @@ import sys
 
 from mailer.cli.exits import Exit
 from mailer.cli.output import json_line
-from mailer.cli.spool.why import record
+from mailer.cli.spool.story import record
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.monitor.message_story import Story
