@@ -212,7 +212,7 @@ class _Search:
 
 def _print(found: Found, name: Callable[[str], str], asked: str, *, as_json: bool) -> None:
     raw = found.raw.decode(errors="backslashreplace")
-    text = printable_json(raw) if as_json else in_words(found.line, name, asked)
+    text = printable_json(raw) if as_json else _in_words(found.line, name, asked)
     sys.stdout.write(f"{text}\n")
 
 
@@ -224,7 +224,7 @@ _EVENT = 12
 """The widths of these columns, in characters."""
 
 
-def in_words(line: Line, name: Callable[[str], str] = str, asked: str = "") -> str:
+def _in_words(line: Line, name: Callable[[str], str] = str, asked: str = "") -> str:
     """Return one line that says when it happened, what, to which recipients, and the server's reply.
 
     Args:

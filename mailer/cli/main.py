@@ -25,7 +25,7 @@ from mailer.cli.options import config_option, examples
         "up": "mailer.cli.up:up",
         "test": "mailer.cli.trial:test",
         "serve": "mailer.cli.serve:serve",
-        "session": "mailer.cli.session:session",
+        "session": "mailer.cli.serve:session",
         "send": "mailer.cli.send:send",
         "monitor": "mailer.cli.monitor:monitor",
         "pause": "mailer.cli.pause:pause",

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from mailer.cli.rates import rules, sent, user_list
-from mailer.config import local_ids
 from mailer.config.load import Loaded
 from mailer.config.model import Config
-from mailer.config.networks import network
 from mailer.config.own_name import own_name
 from mailer.config.receiving import Listener, ListenerTls, Offer
 from mailer.config.trust import owners_of
+from mailer.config.trusted_clients import local_gid, local_uid, network
 from mailer.mail.patterns import AddressPatterns
 from mailer.maillog.events import MailLog
 from mailer.receive.content.header_policy import ContentPolicy
@@ -141,9 +140,9 @@ def _local_users(config: Config) -> Iterator[LocalUser]:
     for each in config.local_users:
         if each.login == "*":
             yield LocalUser(each.user)
-        elif each.login and (uid := local_ids.uid(each.login)) is not None:
+        elif each.login and (uid := local_uid(each.login)) is not None:
             yield LocalUser(each.user, uid=uid)
-        elif each.group and (gid := local_ids.gid(each.group)) is not None:
+        elif each.group and (gid := local_gid(each.group)) is not None:
             yield LocalUser(each.user, gid=gid)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 
+from mailer.config.calls import Alerts, OnEvent
 from mailer.config.hops import (
     DirectDelivery,
     DomainBudget,
@@ -21,8 +22,6 @@ from mailer.config.hops import (
     by_priority,
 )
 from mailer.config.key_types import Bytes, Count, Group, Limit, Milliseconds, Name, Port, Seconds, Some
-from mailer.config.monitoring import Alerts
-from mailer.config.on_event import OnEvent
 from mailer.config.receiving import (
     Listener,
     ListenerTls,

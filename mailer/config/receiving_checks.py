@@ -3,13 +3,12 @@
 import shlex
 from collections.abc import Iterator
 
-from mailer.config import local_ids
 from mailer.config.model import Config
-from mailer.config.networks import Network, is_private, network
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.receiving import ListenerTls, Offer, RewriteFrom
 from mailer.config.secrets import NEW_PASSWORD, FromCommand, SecretError, is_placeholder
 from mailer.config.trust import owners_of, why_untrusted
+from mailer.config.trusted_clients import Network, is_private, local_gid, local_uid, network
 from mailer.config.users import read_users
 from mailer.mail.address import check_address
 from mailer.mail.host_name import is_loopback
@@ -207,9 +206,9 @@ def _strangers(config: Config) -> Iterator[Problem]:
         yield Problem("$.localUsers", "is empty, so every client of submitSocket is refused")
     for at, each in enumerate(config.local_users):
         where = f"$.localUsers[{at}]"
-        if each.login not in {"", "*"} and local_ids.uid(each.login) is None:
+        if each.login not in {"", "*"} and local_uid(each.login) is None:
             yield Problem(f"{where}.login", "this host has no such login")
-        if each.group and local_ids.gid(each.group) is None:
+        if each.group and local_gid(each.group) is None:
             yield Problem(f"{where}.group", "this host has no such group")
         if not _is_user(config, each.user):
             yield _no_user(f"{where}.user", each.user)

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import msgspec
 
+from mailer.config.calls import Alerts, OnEvent
 from mailer.config.model import Config
-from mailer.config.monitoring import Alerts
-from mailer.config.on_event import OnEvent
 from mailer.config.secrets import MASK, FromCommand, FromCredential, FromEnvironment, FromFile, Secret
 
 

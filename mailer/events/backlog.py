@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from mailer.config.on_event import EventField, EventKind
+from mailer.config.calls import EventField, EventKind
 from mailer.events.event import Event, events_of, is_told
 from mailer.events.store import Cursor, Progress
 from mailer.mail import clock

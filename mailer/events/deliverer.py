@@ -12,7 +12,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from mailer.config.on_event import OnEvent
+from mailer.config.calls import OnEvent
 from mailer.events import backlog, store
 from mailer.events.backlog import Batch, Choice, Gap
 from mailer.events.event import GAP, gap

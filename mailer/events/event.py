@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
-from mailer.config.on_event import EventField, EventKind
+from mailer.config.calls import EventField, EventKind
 from mailer.mail.outcome import SUPPRESSION_LIST
 from mailer.maillog.ledger import LOST, Line
 

@@ -18,8 +18,8 @@ import msgspec
 from mailer import __version__
 from mailer.calls import command
 from mailer.calls.post import JSON, CallError, Response, post
+from mailer.config.calls import OnEvent
 from mailer.config.http_checks import bad_url
-from mailer.config.on_event import OnEvent
 from mailer.config.secrets import SecretError
 from mailer.events.event import Event
 from mailer.mail.clock import Clock

@@ -15,8 +15,8 @@ import msgspec
 
 from mailer.calls import command
 from mailer.calls.post import JSON, post
+from mailer.config.calls import Alerts
 from mailer.config.model import Config
-from mailer.config.monitoring import Alerts
 from mailer.mail import clock
 from mailer.maillog.events import MailLog
 from mailer.monitor.providers import providers

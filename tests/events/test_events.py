@@ -26,9 +26,9 @@ from testbed.waiting import until
 
 from mailer.cli import event_delivery
 from mailer.cli.events import commands
+from mailer.config.calls import EventField, EventKind, OnEvent
 from mailer.config.load import load
 from mailer.config.model import Config
-from mailer.config.on_event import EventField, EventKind, OnEvent
 from mailer.config.secrets import Secret
 from mailer.events import backlog, receiver, store
 from mailer.events.backlog import Choice

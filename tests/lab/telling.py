@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from lab.submitting import log_of, open_spool
 from lab.world import World
-from mailer.config.on_event import OnEvent
+from mailer.config.calls import OnEvent
 from mailer.events.deliverer import LONGEST, Deliverer
 from mailer.events.event import Event
 from mailer.events.receiver import Answer, Verdict

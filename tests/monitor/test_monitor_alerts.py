@@ -19,10 +19,10 @@ from testbed.http_client import ask
 from testbed.relay import Relay
 from testbed.waiting import until
 
+from mailer.config.calls import Alerts
 from mailer.config.hops import Provider
 from mailer.config.key_types import Seconds
 from mailer.config.model import Config
-from mailer.config.monitoring import Alerts
 from mailer.config.oauth import Grant, Kind, OAuth2
 from mailer.config.secrets import Secret
 from mailer.events import store as event_store

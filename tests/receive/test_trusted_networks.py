@@ -18,9 +18,9 @@ from mailer.cli.receiver import settings
 from mailer.config.checks import refuse_to_serve
 from mailer.config.load import load
 from mailer.config.model import Config
-from mailer.config.networks import network
 from mailer.config.receiving import Listener
 from mailer.config.receiving import TrustedNetwork as Configured
+from mailer.config.trusted_clients import network
 from mailer.config.users import User, changing_users
 from mailer.config.warnings import warnings
 from mailer.mail.patterns import AddressPatterns

@@ -37,7 +37,7 @@ def _domain_name(ctx: click.Context, param: click.Parameter, value: str | None) 
 
 
 domain_option = click.option("--domain", metavar="D", callback=_domain_name, help="Only this domain's keys.")
-new_domain_option = click.option(
+_new_domain_option = click.option(
     "--domain", metavar="D", required=True, callback=_domain_name, help="The domain that stands in From."
 )
 selector_option = click.option(
@@ -102,7 +102,7 @@ def key_file(key: DkimKey) -> Path:
     return key.private_key_path
 
 
-def read_key(key: DkimKey, config: Config) -> "PrivateKey":
+def _read_key(key: DkimKey, config: Config) -> "PrivateKey":
     from mailer.send.dkim.key_files import KeyFile, KeyTrouble  # noqa: PLC0415 - not needed for a wrong option
 
     try:
@@ -116,7 +116,7 @@ def read_key(key: DkimKey, config: Config) -> "PrivateKey":
         "mailer dkim keygen --domain example.com", "mailer dkim keygen --domain example.com --type ed25519"
     )
 )
-@new_domain_option
+@_new_domain_option
 @click.option(
     "--selector", metavar="S", help='The key\'s name; if not given "mail", or "ed25519" for that type.'
 )
@@ -163,7 +163,7 @@ def record(domain: str | None, selector: str | None, *, as_json: bool) -> None:
     """
     base, config = surroundings()
     for key in chosen(base, config, domain, selector):
-        private = read_key(key, config)
+        private = _read_key(key, config)
         if as_json:
             sys.stdout.write(json_line(_published(key, private)))
         else:
@@ -171,7 +171,7 @@ def record(domain: str | None, selector: str | None, *, as_json: bool) -> None:
 
 
 @click.command(epilog=examples("mailer dkim rotate --domain example.com"))
-@new_domain_option
+@_new_domain_option
 @selector_option
 @json_option
 @config_option
@@ -187,7 +187,7 @@ def rotate(domain: str, selector: str | None, *, as_json: bool) -> None:
     today = time.strftime("%Y%m%d", time.gmtime())
     steps: list[str] = []
     for old in chosen(base, config, domain, selector):
-        kind = KeyType.RSA2048 if read_key(old, config).algorithm == "rsa-sha256" else KeyType.ED25519
+        kind = KeyType.RSA2048 if _read_key(old, config).algorithm == "rsa-sha256" else KeyType.ED25519
         assert old.private_key_path is not None
         stem = old.selector.rstrip("0123456789").rstrip("-") or old.selector
         name = f"{stem}-{today}"

@@ -16,10 +16,10 @@ import msgspec
 from mailer.cli.peer_user import PRIVILEGED, stranger
 from mailer.cli.receiver import settings
 from mailer.config.model import Config
-from mailer.config.networks import is_private, network
 from mailer.config.problem import ConfigError
 from mailer.config.receiving import TrustedNetwork
 from mailer.config.trust import owners_of
+from mailer.config.trusted_clients import is_private, network
 from mailer.config.users import User, read_users
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable

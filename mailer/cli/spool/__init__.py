@@ -20,8 +20,8 @@ _READING = {"ls", "show", "why", "trace", "stats", "fsck"}
     commands_in={
         "ls": "mailer.cli.spool.ls:ls",
         "show": "mailer.cli.spool.show:show",
-        "why": "mailer.cli.spool.why:why",
-        "trace": "mailer.cli.spool.trace:trace",
+        "why": "mailer.cli.spool.story:why",
+        "trace": "mailer.cli.spool.story:trace",
         "retry": "mailer.cli.spool.verbs:retry",
         "hold": "mailer.cli.spool.verbs:hold",
         "release": "mailer.cli.spool.verbs:release",

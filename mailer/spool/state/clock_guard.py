@@ -29,7 +29,7 @@ from mailer.mail.clock import Clocks, Reading
 from mailer.spool import words
 from mailer.spool.layout import Spool
 from mailer.spool.state import last_run, small_files
-from mailer.spool.state.signs import moments
+from mailer.spool.state.activity import moments
 
 NAME = "clock.json"
 

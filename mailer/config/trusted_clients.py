@@ -1,10 +1,12 @@
-"""Networks whose hosts need no login (`listeners[].trustedNetworks`).
+"""Clients that need no password: local users (`localUsers`), and hosts in `listeners[].trustedNetworks`.
 
 A printer that cannot log in is identified by its address, which any host in its network can take. Therefore
 only networks under one owner's control may be trusted, and each has a user, with its senders and limits.
 """
 
+import grp
 import ipaddress
+import pwd
 from ipaddress import IPv4Network, IPv6Network
 
 Network = IPv4Network | IPv6Network
@@ -57,3 +59,27 @@ def is_private(found: Network) -> bool:
     if isinstance(found, IPv4Network):
         return any(found.subnet_of(each) for each in _PRIVATE_4)
     return any(found.subnet_of(each) for each in _PRIVATE_6)
+
+
+def local_uid(login: str) -> int | None:
+    """Return the user id of a login; a number is returned as is. None: this host has no such login."""
+    if _is_number(login):
+        return int(login)
+    try:
+        return pwd.getpwnam(login).pw_uid
+    except (KeyError, ValueError):
+        return None
+
+
+def local_gid(group: str) -> int | None:
+    """Return the id of a group; a number is returned as is. None: this host has no such group."""
+    if _is_number(group):
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except (KeyError, ValueError):
+        return None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10
