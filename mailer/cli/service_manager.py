@@ -57,9 +57,9 @@ class ServiceManager:
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._notify("RELOADING=1", f"MONOTONIC_USEC={now}", *self._status("reading the configuration again"))
 
-    def stopping(self, status: str = "finishing messages in flight") -> None:
+    def stopping(self) -> None:
         """Report that the program is ending."""
-        self._notify("STOPPING=1", *self._status(status))
+        self._notify("STOPPING=1", *self._status("finishing messages in flight"))
 
     def alive(self, *, status: str = "") -> None:
         """Send the message that the watchdog waits for, with a status."""

@@ -16,6 +16,7 @@ from mailer.cli.output import end_with_the_pipe, json_line, tell
 from mailer.cli.setup import command_context
 from mailer.mail import clock
 from mailer.mail.reply import printable
+from mailer.spool import words
 from mailer.spool.state import suppression
 from mailer.spool.state.suppression import Entry
 
@@ -122,9 +123,9 @@ def ls(part: str, *, as_json: bool) -> None:
         if entry.awaits:
             sys.stdout.write(printable(suspicion(entry), 2000) + "\n")
             continue
-        until = f", until {_second(entry.until)}" if entry.until else ""
+        until = f", until {words.moment_of(entry.until)}" if entry.until else ""
         reason = f": {entry.reason}" if entry.reason else ""
-        line = f"{entry.address}  since {_second(entry.at)} by {entry.by}{until}{reason}"
+        line = f"{entry.address}  since {words.moment_of(entry.at)} by {entry.by}{until}{reason}"
         sys.stdout.write(printable(line, 2000) + "\n")
 
 
@@ -191,8 +192,8 @@ def _row(line: bytes) -> dict[str, str]:
 
 def suspicion(entry: Entry) -> str:
     """Explain why an entry does not take effect yet."""
-    told = f"{entry.address}  not yet: refused at {_second(entry.at)} by {entry.by}: {entry.reason}"
-    return f"{told}; it takes effect if that happens again after {_second(entry.awaits)}"
+    told = f"{entry.address}  not yet: refused at {words.moment_of(entry.at)} by {entry.by}: {entry.reason}"
+    return f"{told}; it takes effect if that happens again after {words.moment_of(entry.awaits)}"
 
 
 def _key(text: str) -> str:
@@ -202,7 +203,3 @@ def _key(text: str) -> str:
         raise Failure(
             Exit.USAGE, printable(f"{text} is neither an address nor a domain: {error}", 500)
         ) from None
-
-
-def _second(moment: str) -> str:
-    return moment[:19].replace("T", " ") + "Z"

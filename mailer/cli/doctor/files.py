@@ -51,20 +51,20 @@ def file_findings(loaded: Loaded) -> Iterator[Finding]:
     """Check the files, as the user that the programs run as."""
     config = loaded.config
     home = loaded.path.parent
-    yield _readable(loaded.path, "config")
+    yield _readable(loaded.path)
     yield from _users(config, home)
     yield from _keys(config, home)
     yield from _certificate(config, home)
     yield from sendmail_findings(config)
 
 
-def _readable(path: Path, what: str) -> Finding:
+def _readable(path: Path) -> Finding:
     if os.access(path, os.R_OK):
         mode = stat.S_IMODE(path.stat().st_mode)
-        return Finding(str(path), what, Grade.OK, f"user {os.geteuid()} can read it; mode {mode:04o}")
+        return Finding(str(path), "config", Grade.OK, f"user {os.geteuid()} can read it; mode {mode:04o}")
     return Finding(
         str(path),
-        what,
+        "config",
         Grade.PROBLEM,
         f"user {os.geteuid()} cannot read it",
         unreadable(path, path.parent) or chmod(path),

@@ -21,6 +21,7 @@ from mailer.events.event import GAP
 from mailer.mail import clock
 from mailer.mail.reply import printable
 from mailer.spool.layout import LOG, Spool
+from mailer.spool.words import moment_of
 
 _MAX_COUNTED = 10_000
 """The most events to count; a larger backlog is shown as this number "or more"."""
@@ -111,25 +112,25 @@ def as_text(found: Status) -> str:
         return "no event was delivered yet: mailer-send has not run since onEvent was set\n"
     count = f"{found.waiting:,}{' or more' if found.waiting == _MAX_COUNTED else ''}"
     lines = [
-        f"{count} wait, the first since {_second(found.waiting_since)}"
+        f"{count} wait, the first since {moment_of(found.waiting_since)}"
         if found.waiting
         else "all events are delivered"
     ]
     if found.failures and not found.last_try:
         lines = [found.error]
     if found.last_taken:
-        lines.append(f"last taken {_second(found.last_taken)}")
+        lines.append(f"last taken {moment_of(found.last_taken)}")
     if found.failures and found.last_try:
         lines.append(
-            f"{found.failures} tries in a row failed, the last {_second(found.last_try)}: {found.error}"
+            f"{found.failures} tries in a row failed, the last {moment_of(found.last_try)}: {found.error}"
         )
-        lines.append(f"the next try is at {_second(found.next_try)}; `mailer events test` makes one now")
+        lines.append(f"the next try is at {moment_of(found.next_try)}; `mailer events test` makes one now")
     if found.gap_since:
-        between = f"between {_second(found.gap_since)} and {_second(found.gap_until)}"
+        between = f"between {moment_of(found.gap_since)} and {moment_of(found.gap_until)}"
         lines.append(f"gap: events {between} are lost: the ledger could not be written, or was removed")
     if found.losing_since:
         lines.append(
-            f"events since {_second(found.losing_since)} are lost until the ledger can be written again: "
+            f"events since {moment_of(found.losing_since)} are lost until the ledger can be written again: "
             "mailer doctor says why"
         )
     return "\n".join(printable(line, 2000) for line in lines) + "\n"
@@ -137,10 +138,6 @@ def as_text(found: Status) -> str:
 
 def _written(moment: float) -> str:
     return clock.rfc3339(moment) if moment else ""
-
-
-def _second(moment: str) -> str:
-    return moment[:19].replace("T", " ") + "Z"
 
 
 @click.command(epilog=examples("mailer events test", "mailer events test --json"))

@@ -19,6 +19,7 @@ from mailer.maillog import traces
 from mailer.maillog.traces import Trace
 from mailer.monitor.budgets import Budget, budgets
 from mailer.send.hop_names import provider_at
+from mailer.spool import words
 from mailer.spool.layout import TRACES, Spool
 from mailer.spool.state import provider_state
 from mailer.spool.state.provider_state import Health, ProviderState, health
@@ -170,7 +171,7 @@ def as_text(row: Row) -> str:
         f"{row.name}: {row.host}:{row.port}{by}{login}, priority {row.priority}{share}: {health_words(row)}"
     )
     if row.trouble:
-        said += f"\n    last trouble {_second(row.trouble_at)}: {row.trouble}"
+        said += f"\n    last trouble {words.moment_of(row.trouble_at)}: {row.trouble}"
     if row.trace:
         said += f"\n    what was said: mailer spool trace {row.trace.rpartition('/')[2]}"
     if row.todo:
@@ -191,18 +192,14 @@ def used_words(row: Row | Domains) -> str:
     """Describe how much of a budget is used, and when some is free again."""
     used = ", ".join(f"{in_words(each.used)} of {each.allowed:,} {_EACH[each.per]}" for each in row.budget)
     again = max((each.free_at for each in row.budget), default="")
-    return f"{used} ({row.counts})" + (f"; free again at {_second(again)}" if again else "")
+    return f"{used} ({row.counts})" + (f"; free again at {words.moment_of(again)}" if again else "")
 
 
 def health_words(row: Row) -> str:
     """Describe the state of a provider's circuit breaker in a few words."""
     match row.health:
         case Health.OPEN:
-            return f"paused until {_second(row.open_until)}: {row.reason}"
+            return f"paused until {words.moment_of(row.open_until)}: {row.reason}"
         case Health.HALF_OPEN:
             return f"on trial with the next message: {row.reason}, as far as is known"
     return "in use"
-
-
-def _second(moment: str) -> str:
-    return moment[:19].replace("T", " ") + "Z"

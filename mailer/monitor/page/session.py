@@ -7,7 +7,6 @@ present the token itself.
 
 import hmac
 import os
-from collections.abc import Callable
 from hashlib import sha256
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
@@ -29,10 +28,10 @@ _MAX_FIELDS = 20
 class Sessions:
     """Issues and verifies session cookies and form proofs."""
 
-    def __init__(self, token: Secret, clock: Clock, random: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(self, token: Secret, clock: Clock) -> None:
         self._token = token
         self._clock = clock
-        self._form_key = random(32)
+        self._form_key = os.urandom(32)
 
     def holds(self, asked: Asked) -> bool:
         """Return whether the request has a valid session or the token; raises SecretError."""
