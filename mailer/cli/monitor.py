@@ -73,7 +73,7 @@ def monitor(port: int | None, parent: int | None, *, only_link: bool) -> Exit:
     if only_link:
         return _print_link(loaded, config.health_check_port if port is None else port)
     # Imported here because shell completion needs none of it. *It takes 0.2 s of the start's 0.3 s.*
-    from mailer.cli import monitor_setup  # noqa: PLC0415
+    from mailer.cli import monitoring  # noqa: PLC0415
 
     with acting_as_owner(config.spool_dir):
         try:
@@ -82,15 +82,15 @@ def monitor(port: int | None, parent: int | None, *, only_link: bool) -> Exit:
             # 75 makes a service manager start the monitor again: the receiver may be making the spool now.
             raise Failure(Exit.TEMPORARY, system_words(error)) from error
     with spool:
-        site = monitor_setup.bound(config.health_check_port if port is None else port)
+        site = monitoring.bound(config.health_check_port if port is None else port)
         become_owner(config.spool_dir)
         end_with(parent)
-        monitor_setup.run(loaded, spool, site, manager)
+        monitoring.run(loaded, spool, site, manager)
     return Exit.OK
 
 
 def _print_link(loaded: Loaded, port: int) -> Exit:
-    from mailer.cli.monitor_setup import link  # noqa: PLC0415 - as above
+    from mailer.cli.monitoring import link  # noqa: PLC0415 - as above
     from mailer.config.secrets import Secret  # noqa: PLC0415 - as above
     from mailer.monitor.token import known  # noqa: PLC0415 - as above
 
