@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailer.cli.readability import unreadable, user
+from mailer.cli.file_access import unreadable, user
 from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.model import Config

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from mailer.mail.clock import Clock
 from mailer.mail.reply import printable
-from mailer.oauth.asking import Credentials, Granted, client_fields, granted, refusal
+from mailer.oauth.grants import Credentials, Granted, client_fields, granted, refusal
 from mailer.oauth.post import post
 from mailer.oauth.trouble import TokenTrouble, from_server
 

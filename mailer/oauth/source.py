@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from mailer.config.oauth import Grant, OAuth2
 from mailer.mail.clock import Clock
-from mailer.oauth.asking import Credentials, Granted, credentials_of, form_of, granted
+from mailer.oauth.grants import Credentials, Granted, credentials_of, form_of, granted
 from mailer.oauth.trouble import TokenTrouble, ours
 from mailer.spool.layout import Spool
 from mailer.spool.state import token_store

@@ -100,7 +100,7 @@ def _drop(order: Order, sender: str, recipients: list[str], message: Message) ->
 
 def _check_form(order: Order, sender: str, recipients: list[str], text: bytes) -> None:
     """Refuse a message that every receiver would refuse: the caller would not learn of that later."""
-    from mailer.sendmail.form import (  # noqa: PLC0415 - only without a receiver
+    from mailer.sendmail.syntax import (  # noqa: PLC0415 - only without a receiver
         wrong_address,
         wrong_parameters,
         wrong_text,

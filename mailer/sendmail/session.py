@@ -1,8 +1,8 @@
 """An SMTP server on standard input and output (`-bs`) for when no receiver runs: each message becomes a drop.
 
-Only the syntax of addresses and parameters is checked (`form`). Whether the sender and recipients are allowed
-is decided when the drop is taken in. A refusal then applies to the whole message, and is reported to the
-operator and not to this client.
+Only the syntax of addresses and parameters is checked (`syntax`). Whether the sender and recipients are
+allowed is decided when the drop is taken in. A refusal then applies to the whole message, and is reported to
+the operator and not to this client.
 """
 
 import os
@@ -11,9 +11,9 @@ import socket
 
 from mailer.sendmail import drop
 from mailer.sendmail.failure import Failure
-from mailer.sendmail.form import wrong_address, wrong_parameters, wrong_text
 from mailer.sendmail.message import MOST, Message
 from mailer.sendmail.relay import write
+from mailer.sendmail.syntax import wrong_address, wrong_parameters, wrong_text
 
 _PIECE = 64 * 1024
 _MAX_LINE = 2048

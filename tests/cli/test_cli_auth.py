@@ -14,8 +14,8 @@ from testbed.token_server import Answer, TokenServer
 from testbed.waiting import until
 
 from mailer.config.oauth import Grant, Kind, OAuth2
-from mailer.oauth.asking import Credentials, Granted
 from mailer.oauth.device import Prompt, begin, wait
+from mailer.oauth.grants import Credentials, Granted
 from mailer.oauth.trouble import TokenTrouble
 
 USER = "relay@example.com"

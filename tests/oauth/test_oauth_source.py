@@ -29,7 +29,7 @@ from mailer.config.load import load
 from mailer.config.oauth import OAuth2
 from mailer.mail.login_causes import CAUSES, cause_of
 from mailer.oauth import source
-from mailer.oauth.asking import Granted
+from mailer.oauth.grants import Granted
 from mailer.oauth.source import TokenSource
 from mailer.oauth.trouble import TokenTrouble
 from mailer.spool.free_space import FreeSpace

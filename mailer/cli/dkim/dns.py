@@ -12,10 +12,10 @@ from msgspec.structs import asdict, replace
 
 from mailer.cli.dkim.keys import chosen, domain_option, key_file, selector_option, surroundings
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.file_access import unreadable
 from mailer.cli.name_server import name_servers, resolver_option
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
-from mailer.cli.readability import unreadable
 from mailer.cli.setup import become_owner
 from mailer.config.model import Config, DkimKey
 from mailer.config.trust import owners_of

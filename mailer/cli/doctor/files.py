@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from mailer.cli.readability import unreadable
+from mailer.cli.file_access import unreadable
 from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.model import Config, DkimKey

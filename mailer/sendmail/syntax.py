@@ -3,7 +3,7 @@
 If a receiver runs, it does these checks. This module repeats its rules for `submitSocket` (`mail/address.py`,
 `receive/smtp/parameters.py`), because this program does not import them. It may accept what they refuse,
 since they check a drop when it is taken in. It must never refuse what they accept;
-tests/sendmail/test_sendmail_form.py compares the two.
+tests/sendmail/test_sendmail_syntax.py compares the two.
 """
 
 import os

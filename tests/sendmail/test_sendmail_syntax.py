@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mailer.receive.settings import Settings
 from mailer.receive.smtp.transaction import Transaction
 from mailer.sendmail import session
-from mailer.sendmail.form import wrong_address, wrong_parameters
+from mailer.sendmail.syntax import wrong_address, wrong_parameters
 
 PARTS = [
     "a", "B-9", ".", "@", "b.example", "@b.example", '"', "\\", "[192.0.2.1]", "[IPv6:::1]", "%", " ", "_",
