@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from mailer.send.destination_status import SLOW, DestinationStatus
-from mailer.send.smtp.pool import HANG_AFTER
+from mailer.send.smtp.hop_sessions import HANG_AFTER
 from mailer.spool.run.claim import Claim
 from mailer.spool.transitions import Move
 

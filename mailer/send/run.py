@@ -28,7 +28,7 @@ from mailer.send.smtp.client import Session
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.places import Places
 from mailer.send.smtp.pool import Pool
-from mailer.send.smtp.pool import Session as AnySession
+from mailer.send.smtp.session import Session as AnySession
 from mailer.send.staging import Staging
 from mailer.send.suppressed import Suppressed
 from mailer.send.traces import Traces

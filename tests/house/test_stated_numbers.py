@@ -39,7 +39,7 @@ from mailer.send.dsn import report
 from mailer.send.http.apis import LIMITS
 from mailer.send.replies import quotas
 from mailer.send.routes import alike, breaker, mx
-from mailer.send.smtp import places, pool
+from mailer.send.smtp import hop_sessions, places
 from mailer.sendmail import drop, main, usage
 from mailer.spool import idempotency as once
 from mailer.spool.layout import full_minute
@@ -95,8 +95,8 @@ STATED = [
     ("providers", "The pause is {} minute", breaker.PAUSE / _MINUTE),
     ("providers", "{} minutes or an hour", quotas.PAUSE / _MINUTE),
     ("providers", "doubles up to {} hour", provider_state.LONGEST / _HOUR),
-    ("providers", "gets nothing for {} second", pool.SLOWDOWN_PAUSE),
-    ("providers", "half as many sessions for {} minute", pool.SLOWDOWN_PERIOD / _MINUTE),
+    ("providers", "gets nothing for {} second", hop_sessions.SLOWDOWN_PAUSE),
+    ("providers", "half as many sessions for {} minute", hop_sessions.SLOWDOWN_PERIOD / _MINUTE),
     ("providers", "Prometheus warn {} days before", health._SECRET_ENDS_SOON / _DAY),
     ("providers", "renewed {} minutes before it expires", source.MARGIN / _MINUTE),
     ("providers", "(Microsoft: {} days without use)", source._UNUSED_LIFETIME / _DAY),

@@ -461,15 +461,15 @@ DEFECTS = (
     Defect(
         "credentials-in-clear",
         "a password crosses the network in clear",
-        "send/smtp/client.py",
-        "        if not self.encrypted and not (self.hop.on_this_host and self._wire.loopback):",
+        "send/smtp/opening.py",
+        "        if not self._wire.tls and not (self._hop.on_this_host and self._wire.loopback):",
         "        if False:",
         ("send/test_send_tls.py", "send/test_send_client.py", "send/test_send_secrets.py"),
     ),
     Defect(
         "bytes-before-tls",
         "what an attacker sends before the handshake is read as the server's word",
-        "send/smtp/client.py",
+        "send/smtp/opening.py",
         "        self._check()  # a byte more than the 220, in clear, is an attack (RFC 3207 4.2)\n",
         "",
         ("send/test_send_tls.py", "send/test_send_client.py"),

@@ -12,7 +12,7 @@ from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import Reply
 from mailer.send.batches import Batches
 from mailer.send.smtp.extensions import Extensions, Limits
-from mailer.send.smtp.pool import HANG_AFTER
+from mailer.send.smtp.hop_sessions import HANG_AFTER
 
 TEN = [f"user{number}@example.net" for number in range(10)]
 

@@ -21,7 +21,7 @@ from mailer.config.model import Config
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
 from mailer.send.advice import advise
-from mailer.send.smtp.client import OwnReceiver
+from mailer.send.smtp.opening import OwnReceiver
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Place, Spot
 from mailer.spool.view.inspect import look

@@ -13,8 +13,9 @@ from mailer.mail.reply import printable
 from mailer.send.advice import account_trouble, special_account_trouble
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.routes.breaker import Kind
-from mailer.send.smtp.client import OwnReceiver, Session
+from mailer.send.smtp.client import Session
 from mailer.send.smtp.hop import Hop
+from mailer.send.smtp.opening import OwnReceiver
 from mailer.send.trouble import HopTrouble
 from mailer.spool.state.provider_state import Health, ProviderState, health
 from mailer.spool.words import moment

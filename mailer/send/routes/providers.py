@@ -17,7 +17,7 @@ from mailer.maillog.events import Level, MailLog
 from mailer.send.phase import Phase
 from mailer.send.routes import alike, breaker
 from mailer.send.routes.breaker import Ailment, Kind
-from mailer.send.smtp.pool import HANG_AFTER
+from mailer.send.smtp.hop_sessions import HANG_AFTER
 from mailer.send.trouble import Resting
 from mailer.spool.layout import Spool
 from mailer.spool.state import provider_state

@@ -22,7 +22,7 @@ import msgspec
 if TYPE_CHECKING:
     from mailer.ground.lazy_task import Wait
     from mailer.send.smtp.client import Letter
-    from mailer.send.smtp.pool import Session
+    from mailer.send.smtp.session import Session
 
 PATIENCE = 1.0
 """Seconds for the reply to a dot, after which the message behind it may take another session. A server may

@@ -1,4 +1,7 @@
-"""One SMTP session to one next hop, from the connect to QUIT: the asyncio shell of `machine.Dialogue`."""
+"""One SMTP session to one next hop, from the connect to QUIT: the asyncio shell of `machine.Dialogue`.
+
+`opening` makes it ready for transactions.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,16 +11,17 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
-from mailer.mail.reply import Reply, printable
+from mailer.mail.reply import printable
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import tls, utf8
 from mailer.send.smtp.body import DotStuffer
 from mailer.send.smtp.conversation import Conversation, Piece
-from mailer.send.smtp.events import Answered, Broken, Event, GoAhead, Settled, Verdict
+from mailer.send.smtp.events import Broken, Event, GoAhead, Settled, Verdict
 from mailer.send.smtp.extensions import NO_LIMITS, Extensions, mail_command, rcpt_command
 from mailer.send.smtp.hop import Hop, StartTls
 from mailer.send.smtp.login import Login, TokenRefused, fetch
 from mailer.send.smtp.machine import State
+from mailer.send.smtp.opening import Opening
 from mailer.send.smtp.verdicts import worn
 from mailer.send.smtp.wire import Wire, connect
 from mailer.send.trouble import HopTrouble, SessionLost, judge, of_the_mail
@@ -60,17 +64,6 @@ class Letter(NamedTuple):
 
 Following = Callable[["Session"], Letter | None]
 """Returns the transaction that a session is to begin behind its dot; it `fits`. None if there is none."""
-
-
-class OwnReceiver(HopTrouble):
-    """The hop is our own receiver, so that mail sent there would loop."""
-
-    def __init__(self, hop: str) -> None:
-        text = "this is mailer's own receiver, so mail would loop; see forwardProviders"
-        super().__init__(hop, Phase.EHLO, text, temporary=False)
-
-    def again(self) -> "OwnReceiver":
-        return OwnReceiver(self.hop)
 
 
 class Session:
@@ -139,7 +132,7 @@ class Session:
         wire = await connect(login.hop, timeouts, login.conceal, say)
         session = cls(wire, without_tls)
         try:
-            await session._prepare(login)
+            session.extensions = await Opening(wire, login).run()
         except BaseException as error:
             session._fail(error)
             raise
@@ -259,89 +252,6 @@ class Session:
         last = tuple(self._said)
         return Conversation(self.label, wire.began, self._opening, last, earlier, self._dialogue.conceal)
 
-    # Opening.
-
-    async def _prepare(self, login: Login) -> None:
-        if self.hop.implicit_tls:
-            await self._wire.handshake()
-        banner = await self._ask()
-        if not banner.positive:
-            raise self._refused(Phase.BANNER, banner)
-        await self._hello()
-        if not self.hop.implicit_tls and self.hop.starttls is not StartTls.NEVER:
-            await self._encrypt()
-        if self.hop.username:
-            await self._log_in(login)
-
-    async def _hello(self) -> None:
-        """Send EHLO, or HELO if the server does not know EHLO (RFC 5321 4.1.1.1)."""
-        reply = await self._ask(self._dialogue.hello, "EHLO", self.hop.ehlo_domain)
-        if reply.positive:
-            if self.hop.ourselves and self.hop.ourselves in reply.lines[0].split():
-                raise OwnReceiver(self.label)
-            self.extensions = Extensions.of(reply)
-            self._dialogue.pipelining = self.extensions.pipelining
-            return
-        if reply.permanent:
-            self.extensions = Extensions()
-            reply = await self._ask(self._dialogue.hello, "HELO", self.hop.ehlo_domain)
-        if not reply.positive:
-            raise self._refused(Phase.EHLO, reply)
-
-    async def _encrypt(self) -> None:
-        if not self.extensions.starttls:
-            if self.hop.starttls is StartTls.REQUIRED:
-                raise HopTrouble(self.label, Phase.STARTTLS, "STARTTLS is not offered", temporary=False)
-            return
-        reply = await self._ask(self._dialogue.starttls)
-        if not reply.positive:
-            raise self._refused(Phase.STARTTLS, reply)
-        self._check()  # a byte more than the 220, in clear, is an attack (RFC 3207 4.2)
-        await self._wire.handshake()
-        self._dialogue.secured()
-        await self._hello()
-
-    async def _log_in(self, login: Login) -> None:
-        """Try mechanisms until one succeeds or is refused temporarily; on failure raise the first refusal."""
-        if not self.encrypted and not (self.hop.on_this_host and self._wire.loopback):
-            text = "credentials are not sent in clear, and TLS is not offered or not wanted"
-            if self._wire.loopback:
-                text += "; a server on this host is exempt when host is 127.0.0.1, ::1 or localhost"
-            raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
-        refusal: HopTrouble | None = None
-        for mechanism in login.mechanisms(self.extensions.auth, self.label):
-            self._wire.is_secret = True
-            try:
-                reply = await self._ask(self._dialogue.auth, mechanism)
-            except HopTrouble as lost:
-                raise refusal or lost from None
-            self._wire.is_secret = False
-            if reply.positive:
-                return
-            refused = self._refused(Phase.AUTH, reply, scope=Scope.PROVIDER)
-            refusal = refusal or login.refusal(refused, mechanism.name)
-            if not reply.permanent:
-                break
-        assert refusal is not None
-        raise refusal
-
-    async def _ask(self, say: Callable[..., None] | None = None, *words: object) -> Reply:
-        """Make a call of the dialogue and wait for its reply; without a call, wait for the banner."""
-        if say is not None:
-            self._check()
-            say(*words)
-            self._wire.flush()
-        event = await self._wire.event()
-        if isinstance(event, Broken):
-            raise self._lost(HopTrouble, event)
-        assert isinstance(event, Answered)
-        return event.reply
-
-    def _check(self) -> None:
-        """Raise HopTrouble if the session has ended, or if the server has sent an unsolicited reply."""
-        if self._wire.broken:
-            raise self._lost(HopTrouble, self._wire.broken)
-
     # A transaction.
 
     def _implied(self, message: Message, recipients: Sequence[Recipient]) -> dict[str, Outcome]:
@@ -390,7 +300,7 @@ class Session:
         self._said = wire.said
         if not is_behind:
             if wire.broken:
-                raise self._lost(SessionLost, wire.broken)
+                raise wire.lost(SessionLost, wire.broken)
             wire.said.clear()
             self._begin(message, batch)
             wire.flush()
@@ -436,7 +346,7 @@ class Session:
         """
         reply = ended.reply
         if reply is None or not ended.refused or not of_the_mail(ended.phase, reply):
-            raise self._lost(SessionLost, ended)
+            raise self._wire.lost(SessionLost, ended)
         self.worn = True
         return [
             self._judged(recipient, verdict)
@@ -469,7 +379,7 @@ class Session:
         if wire.answered:
             return False
         if wire.broken:  # maybe even before the first block, if the server sent more than the 354
-            raise self._lost(SessionLost, wire.broken)
+            raise wire.lost(SessionLost, wire.broken)
         self._dialogue.finish()
         if following and self._has_taken and self.extensions.pipelining and not self.used_up:
             self._begin_behind(following(self))
@@ -503,14 +413,6 @@ class Session:
         if isinstance(error, HopTrouble):
             error.conversation = self.conversation()
         self._wire.abort()
-
-    def _refused(self, phase: Phase, reply: Reply, scope: Scope = Scope.HOST) -> HopTrouble:
-        """Return the trouble of a server that refuses the session itself."""
-        temporary = not reply.permanent
-        return HopTrouble(self.label, phase, str(reply), scope=scope, reply=reply, temporary=temporary)
-
-    def _lost(self, kind: type[HopTrouble], broken: Broken) -> HopTrouble:
-        return kind(self.label, broken.phase, printable(broken.text), reply=broken.reply)
 
 
 def _is_past_mail(first: Event) -> bool:

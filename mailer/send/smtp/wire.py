@@ -236,6 +236,10 @@ class Wire(asyncio.BufferedProtocol):
         self.abort()
         await self._closed
 
+    def lost(self, kind: type[HopTrouble], broken: Broken) -> HopTrouble:
+        """Return the trouble of a session that has ended like this."""
+        return kind(self.label, broken.phase, printable(broken.text), reply=broken.reply)
+
     def _wait(self, phase: Phase, limit: float) -> Wait[Any]:
         waiter: Wait[Any] = Wait()
         self._waiter = waiter
