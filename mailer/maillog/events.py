@@ -167,22 +167,39 @@ class MailLog:
             replays: the message of which this one is a copy for other recipients; empty: none.
             by: the operator that had it made.
         """
-        to = tuple(map(_address, envelope.recipients))
-        fields = {
+        sender, to = envelope.sender, tuple(map(_address, envelope.recipients))
+        first = clock.rfc3339(scheduled) if scheduled else ""
+        line = Line(
+            at=clock.rfc3339(self._clock()),
+            event="accepted",
+            id=id,
+            sender=sender,
+            to=to,
+            redirected=redirected,
+            next=first,
+            size=size,
+            user=user,
+            peer=peer,
+            subject=subject,
+            message_id=message_id,
+            replays=replays,
+            by=by,
+        )
+        # Written out, and not by `_event`: most of what the receiver logs is this.
+        told = {
             "id": id,
-            "sender": envelope.sender,
+            "event": "accepted",
+            "from": sender or "<>",
             "to": to,
             "redirected": redirected,
-            "next": clock.rfc3339(scheduled) if scheduled else "",
+            "next": first,
             "size": size,
             "user": user,
             "peer": peer,
-            "subject": subject,
-            "message_id": message_id,
             "replays": replays,
             "by": by,
         }
-        self._event(Level.INFO, "accepted", fields)
+        self._log(Level.INFO, line, told)
 
     def notified(self, *, id: str, to: tuple[str, ...], notice: str, addressee: str, size: int) -> None:
         """Log that a notification about some recipients of a message is queued.
@@ -297,14 +314,20 @@ class MailLog:
     def _event(self, level: Level, event: str, fields: dict[str, object]) -> None:
         at = clock.rfc3339(self._clock())
         line = Line(at=at, event=event, **fields)  # type: ignore[arg-type]  # checked at the callers above
-        if self._ledger:
-            self._ledger.append(line)
-        if level > self._shown:
-            return
         told = {"id": fields.pop("id", ""), "event": event}
         if (sender := fields.pop("sender", None)) is not None:
             told["from"] = sender or "<>"
-        # Users who may read the log of a service are often not meant to read mail.
         fields.pop("subject", None)
         fields.pop("message_id", None)
-        self._sink(level, "", told | fields)
+        self._log(level, line, told | fields)
+
+    def _log(self, level: Level, line: Line, told: Fields) -> None:
+        """Write a line to the ledger, and its fields to the sink.
+
+        Subject and Message-ID are not among them: users who may read the log of a service are often not meant
+        to read mail.
+        """
+        if self._ledger:
+            self._ledger.append(line)
+        if level <= self._shown:
+            self._sink(level, "", told)

@@ -11,7 +11,6 @@ import msgspec
 
 from mailer.mail import clock
 from mailer.mail.clock import Clock
-from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.reply import printable
 from mailer.maillog import outlet
 from mailer.maillog.events import Fields, Level, Sink
@@ -33,9 +32,10 @@ def stderr_sink(level: Level, clock: Clock, *, form: Format = Format.LOGFMT, jou
     Errors of standard error (a full disk under a redirection, a reader that left) never stop mail. Neither
     does a standard error that nobody reads, in a program that has called `outlet.install`.
     """
+    as_logfmt = form is Format.LOGFMT
 
     def line(severity: Level, text: str, fields: Fields) -> str:
-        words = logfmt(text, fields) if form is Format.LOGFMT else as_json(severity, text, fields, clock())
+        words = logfmt(text, fields) if as_logfmt else as_json(severity, text, fields, clock())
         return f"<{severity:d}>{words}" if journald else words
 
     def write(severity: Level, text: str, fields: Fields) -> None:
@@ -54,23 +54,38 @@ def stderr_sink(level: Level, clock: Clock, *, form: Format = Format.LOGFMT, jou
 
 def logfmt(text: str, fields: Fields) -> str:
     """Format a text and `key=value` pairs, quoted where a parser needs it; empty values are left out."""
-    pairs = []
-    for key, value in fields.items():
-        if value:
-            bare = isinstance(value, str) and _BARE.fullmatch(value)
-            pairs.append(f"{key}={value if bare else _value(value)}")
-    return " ".join([printable(text, _LONGEST), *pairs] if text else pairs)
+    pairs = [
+        f"{key}={_joined(value) if isinstance(value, tuple) else value}"
+        for key, value in fields.items()
+        if value
+    ]
+    words = " ".join(pairs)
+    if not _all_bare(words, len(pairs)):
+        words = " ".join([f"{key}={_value(value)}" for key, value in fields.items() if value])
+    if not text:
+        return words
+    text = printable(text, _LONGEST)
+    return f"{text} {words}" if words else text
 
 
-# Values that need neither escapes nor quotes, as most do; this one match is faster than the other checks.
-_BARE = compile_late(r"[!#-<>-~]{1,1000}")
+def _all_bare(words: str, count: int) -> bool:
+    """Return whether no value of so many pairs needs escapes, quotes or a cut, as in nearly every line.
+
+    Each pair has one `=`, and a space stands between two: any more of them is in a value.
+    """
+    return (
+        len(words) <= _LONGEST
+        and words.isprintable()
+        and words.count("=") == count
+        and words.count(" ") < count
+        and words.find('"') < 0
+        and words.find("= ") < 0
+        and words[-1:] != "="
+    )
 
 
 def _value(value: object) -> str:
-    text = _joined(value) if isinstance(value, tuple) else str(value)
-    if _BARE.fullmatch(text):
-        return text
-    text = printable(text, _LONGEST)
+    text = printable(_joined(value) if isinstance(value, tuple) else str(value), _LONGEST)
     if text and not any(c in ' "=' for c in text):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
