@@ -18,6 +18,8 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Self
 
+import msgspec
+
 from mailer.ground import libc
 from mailer.spool.changes import Change
 from mailer.spool.layout import Spool
@@ -29,9 +31,33 @@ it. (*Measured on busy machines: with 0.9, they were durable after 1.02 to 1.06 
 
 _Then = Callable[[], None] | None
 _Answer = Callable[[Exception | None], None]
-_Waiter = tuple[asyncio.AbstractEventLoop | None, _Then, _Answer]
-"""The event loop in which the two callbacks are called; without one, the thread calls `_Answer` itself."""
-_Job = tuple[Change, _Waiter]
+
+
+class _Job(msgspec.Struct, eq=False):
+    """A change, and what waits for it."""
+
+    change: Change
+    answer: _Answer
+    loop: asyncio.AbstractEventLoop | None = None
+    """The event loop in which the callbacks are called; without one, the thread calls `answer` itself."""
+    then: _Then = None
+    error: Exception | None = None
+    """The error of the step that failed."""
+
+    def attempt(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - a bug in one change must not end the thread that all wait for
+            self.error = error
+
+    def undo(self) -> None:
+        """Undo a change that failed."""
+        failed = self.error
+        self.attempt(self.change.undo)
+        if self.error is not failed and self.error is not None:
+            self.error.__cause__ = failed
+
+
 _Task = _Job | Future[None] | str | None
 
 
@@ -69,7 +95,7 @@ class Committer:
         """
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()
-        self._jobs.put((change, (None, None, partial(_tell, future))))
+        self._jobs.put(_Job(change, partial(_tell, future)))
         return future
 
     def commit_in_loop(self, change: Change) -> asyncio.Future[None]:
@@ -92,7 +118,7 @@ class Committer:
             then: called if it is durable, together with the others of its group and before any `answer` of
                 the group.
         """
-        self._jobs.put((change, (asyncio.get_running_loop(), then, answer)))
+        self._jobs.put(_Job(change, answer, asyncio.get_running_loop(), then))
 
     def sync_soon(self, directory: str) -> None:
         """Make removals from a directory of the spool durable within a second, with one fsync for many."""
@@ -118,14 +144,14 @@ class Committer:
             asked: list[Future[None]] = []
             for job in self._gather():
                 match job:
-                    case None:
-                        closing = True
+                    case _Job():
+                        group.append(job)
                     case str():
                         self._removals.setdefault(job, monotonic() + _REMOVAL_DELAY)
                     case Future():
                         asked.append(job)
-                    case _:
-                        group.append(job)
+                    case None:
+                        closing = True
             if group:
                 self._commit(group)
             self._sync_removals(monotonic() if not closing else float("inf"))
@@ -134,77 +160,75 @@ class Committer:
 
     def _gather(self) -> list[_Task]:
         """Wait for a job, or until a removal is due; then take all jobs there are."""
-        jobs: list[_Task] = []
+        due = max(0.0, min(self._removals.values()) - monotonic()) if self._removals else None
         try:
-            if self._removals:
-                jobs.append(self._jobs.get(timeout=max(0.0, min(self._removals.values()) - monotonic())))
-            else:
-                jobs.append(self._jobs.get())
-            while True:
-                jobs.append(self._jobs.get_nowait())
+            jobs = [self._jobs.get(timeout=due)]
         except Empty:
-            return jobs
+            return []
+        # No other thread takes jobs.
+        while not self._jobs.empty():
+            jobs.append(self._jobs.get())
+        return jobs
 
     def _commit(self, group: list[_Job]) -> None:
-        results: dict[Change, Exception] = {}
         if len(group) > 1:
-            for change, _ in group:
-                change.begin_sync()
-        for change, _ in group:
-            if trouble := _trouble(change.sync):
-                results[change] = trouble
-        for change, _ in group:
-            if change not in results and (trouble := _trouble(change.move)):
-                results[change] = trouble
-        results |= self._sync_directories([change for change, _ in group if change not in results])
-        self.committed += len(group) - len(results)
-        self._settle([(waiter, _verdict(change, results.get(change))) for change, waiter in group])
-
-    def _settle(self, told: list[tuple[_Waiter, Exception | None]]) -> None:
-        """Give every waiter its result, with one wake-up for each event loop."""
-        of_loops: dict[asyncio.AbstractEventLoop, list[tuple[_Waiter, Exception | None]]] = {}
-        for waiter, error in told:
-            loop, _, answer = waiter
-            if loop is None:
-                answer(error)
+            for job in group:
+                job.change.begin_sync()
+        for job in group:
+            job.attempt(job.change.sync)
+        for job in group:
+            if job.error is None:
+                job.attempt(job.change.move)
+        self._sync_directories(group)
+        for job in group:
+            if job.error is None:
+                self.committed += 1
             else:
-                of_loops.setdefault(loop, []).append((waiter, error))
+                job.undo()
+        self._settle(group)
+
+    def _settle(self, group: list[_Job]) -> None:
+        """Give every waiter its result, with one wake-up for each event loop."""
+        of_loops: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+        for job in group:
+            if job.loop is None:
+                job.answer(job.error)
+            else:
+                of_loops.setdefault(job.loop, []).append(job)
         for loop, these in of_loops.items():
             # If the loop was closed meanwhile, its waiters are gone.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._tell_all, these)
 
-    def _tell_all(self, told: list[tuple[_Waiter, Exception | None]]) -> None:
+    def _tell_all(self, group: list[_Job]) -> None:
         try:
-            with self._together() if len(told) > 1 else nullcontext():
-                for (loop, then, _), error in told:
-                    if error is None and then is not None:
-                        try:
-                            then()
-                        except Exception as defect:  # noqa: BLE001 - the others of the group are called too
-                            _report(loop, defect)
+            if len(group) > 1:
+                with self._together():
+                    _call_each_then(group)
+            else:
+                _call_each_then(group)
         finally:
-            for (loop, _, answer), error in told:
+            for job in group:
                 try:
-                    answer(error)
-                except Exception as defect:  # noqa: BLE001 - as above
-                    _report(loop, defect)
+                    job.answer(job.error)
+                except Exception as defect:  # noqa: BLE001 - the others of the group are called too
+                    _report(job, defect)
 
-    def _sync_directories(self, moved: list[Change]) -> dict[Change, Exception]:
+    def _sync_directories(self, group: list[_Job]) -> None:
         """Sync each directory once: first all destinations, then all sources of changes that succeeded."""
-        results = self._sync_each({change: change.directories() for change in moved})
-        sources: dict[Change, tuple[str, ...]] = {}
-        for change in moved:
-            if change not in results:
+        self._sync_each([(job, job.change.directories()) for job in group if job.error is None])
+        sources: list[tuple[_Job, tuple[str, ...]]] = []
+        for job in group:
+            if job.error is None:
                 try:
-                    sources[change] = change.sources()
+                    sources.append((job, job.change.sources()))
                 except OSError as error:
-                    results[change] = error
-        return results | self._sync_each(sources)
+                    job.error = error
+        self._sync_each(sources)
 
-    def _sync_each(self, wanted: dict[Change, tuple[str, ...]]) -> dict[Change, Exception]:
+    def _sync_each(self, wanted: list[tuple[_Job, tuple[str, ...]]]) -> None:
         failures: dict[str, OSError] = {}
-        for name in dict.fromkeys(name for names in wanted.values() for name in names):
+        for name in {name: None for _, names in wanted for name in names}:
             self._announced.discard(name)  # A removal from here on may miss this fsync and needs another.
             try:
                 self._spool.sync_directory(name)
@@ -212,9 +236,9 @@ class Committer:
                 failures[name] = error
             else:
                 self._removals.pop(name, None)
-        if not failures:
-            return {}
-        return {c: failures[name] for c, names in wanted.items() for name in names if name in failures}
+        if failures:
+            for job, names in wanted:
+                job.error = next((failures[name] for name in names if name in failures), None)
 
     def _sync_removals(self, now: float) -> None:
         for name in [name for name, due in self._removals.items() if due <= now]:
@@ -228,26 +252,18 @@ class Committer:
                 continue
 
 
-def _trouble(step: Callable[[], None]) -> Exception | None:
-    """Run one step of one change, and return its error, if any."""
-    try:
-        step()
-    except Exception as error:  # noqa: BLE001 - a bug in one change must not end the thread that all wait for
-        return error
-    return None
+def _call_each_then(group: list[_Job]) -> None:
+    for job in group:
+        if job.error is None and job.then is not None:
+            try:
+                job.then()
+            except Exception as defect:  # noqa: BLE001 - the others of the group are called too
+                _report(job, defect)
 
 
-def _verdict(change: Change, error: Exception | None) -> Exception | None:
-    """Undo a change that failed; return the error for its waiter."""
-    if error is not None and (worse := _trouble(change.undo)):
-        worse.__cause__ = error
-        return worse
-    return error
-
-
-def _report(loop: asyncio.AbstractEventLoop | None, defect: Exception) -> None:
-    assert loop is not None
-    loop.call_exception_handler({"message": "what waits for a commit failed", "exception": defect})
+def _report(job: _Job, defect: Exception) -> None:
+    assert job.loop is not None
+    job.loop.call_exception_handler({"message": "what waits for a commit failed", "exception": defect})
 
 
 def _tell(future: Future[None] | asyncio.Future[None], error: Exception | None) -> None:

@@ -159,7 +159,8 @@ class Spool:
         self._makes = False
         """Whether this program makes what is missing."""
         self._inode_spread = InodeSpread(root)
-        self._kept: dict[str, int] = {}
+        self._kept: dict[str, tuple[int, tuple[int, int]]] = {}
+        """Directories that stay open: their descriptors, and the device and inode of each."""
 
     @cached_property
     def renames_are_whole(self) -> bool:
@@ -349,10 +350,11 @@ class Spool:
             OSError: they are not durable; or a write to this directory failed since the last call, which the
                 kernel reports once.
         """
-        kept = self._kept.get(name)
-        if kept is not None and self._is_named(name, kept):
-            self._sync(kept)
-            return
+        if name in self._kept:
+            fd, identity = self._kept[name]
+            if self._identity(name) == identity:
+                self._sync(fd)
+                return
         try:
             with self.directory(name) as fd:
                 self._sync(fd)
@@ -382,13 +384,17 @@ class Spool:
             if place.value in self._kept:
                 continue
             with self.directory(place.value) as fd:
-                self._kept[place.value] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+                found = os.fstat(fd)
+                kept = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+                self._kept[place.value] = (kept, (found.st_dev, found.st_ino))
 
-    def _is_named(self, name: str, fd: int) -> bool:
+    def _identity(self, name: str) -> tuple[int, int] | None:
+        """Return the device and inode of a directory that may have been moved away; None: it is missing."""
         try:
-            return os.path.samestat(os.stat(name, dir_fd=self.root), os.fstat(fd))
+            found = os.stat(name, dir_fd=self.root)
         except FileNotFoundError:
-            return False
+            return None
+        return found.st_dev, found.st_ino
 
     def create(self, spot: Spot, flags: int) -> int:
         """Create and open a file; `flags` as for open(2). Raises OSError, such as EEXIST."""
@@ -401,7 +407,7 @@ class Spool:
     def close(self) -> None:
         self._inode_spread.close()
         while self._kept:
-            os.close(self._kept.popitem()[1])
+            os.close(self._kept.popitem()[1][0])
         os.close(self.root)
 
     def __enter__(self) -> Self:
