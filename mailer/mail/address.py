@@ -10,6 +10,7 @@ brackets, a name without a domain, a domain with a trailing dot, dots anywhere i
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -43,10 +44,11 @@ _QUOTED_STRING = compile_late(rf'"(?:[^"\\{_NO_TEXT}]|\\[ -~])*"')
 _LABEL = compile_late(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 
 # The fast path for nearly every real path: ASCII, a dot-string, a domain without `xn--`, lengths well within
-# the limits. Everything that it accepts, the full rules below accept as well; the rest is left to them.
+# the limits. Everything that it accepts, unless two dots stand side by side, the full rules below accept as
+# well; the rest is left to them.
 _COMMON = compile_late(
-    r"<((?=[^@]{1,64}@)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++)*"
-    r"@(?:(?![Xx][Nn]--)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(?:\.(?!>)|(?=>)))+)>"
+    r"<((?!\.)[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}+(?<!\.)"
+    r"@(?:(?![Xx][Nn]--)[A-Za-z0-9_][A-Za-z0-9_-]{0,62}+(?<!-)(?:\.(?!>)|(?=>)))+)>"
 )
 
 
@@ -130,10 +132,8 @@ def _check(address: str, dot_string: re.Pattern[str]) -> None:
 
 
 def _path(text: str, enhanced: str, bare_names: frozenset[str], lenient: Lenient | None) -> Path:
-    if (found := _COMMON.match(text)) and found.end() <= MAX_PATH:
-        parameters = text[found.end() :]
-        if not parameters or parameters[0] == " ":
-            return Path(found[1], parameters.strip(" "))
+    if common := _common_path(text):
+        return common
     try:
         # Real clients put a space after the colon; RFC 5321 3.3 permits servers to accept it.
         text = text.lstrip(" ")
@@ -147,6 +147,16 @@ def _path(text: str, enhanced: str, bare_names: frozenset[str], lenient: Lenient
     except ValueError as error:
         raise AddressError(501, enhanced, str(error)) from None
     return Path(address, parameters)
+
+
+# An application names the same sender, and often the same recipients, again and again.
+@lru_cache(maxsize=256)
+def _common_path(text: str) -> Path | None:
+    found = _COMMON.match(text)
+    if found is None or found.end() > MAX_PATH or ".." in found[1]:
+        return None
+    parameters = text[found.end() :]
+    return None if parameters and parameters[0] != " " else Path(found[1], parameters.strip(" "))
 
 
 def _unwrap(text: str) -> tuple[str, str]:

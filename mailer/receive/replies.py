@@ -16,6 +16,9 @@ from mailer.receive.content.fault import ContentFault, Fault, ForbiddenAuthor, U
 from mailer.receive.users.rates import HOUR, Full
 from mailer.spool.words import duration
 
+REFUSAL = 400
+"""The lowest code of a reply that refuses something."""
+
 BYE = Reply(221, ("2.0.0 Bye",))
 OK = Reply(250, ("2.0.0 Ok",))
 SENDER_OK = Reply(250, ("2.1.0 Sender ok",))

@@ -89,8 +89,8 @@ class Upload:
         )
         self._store = store
         self._scheduled = scheduled
-        self._envelope = envelope
-        self._origin = origin
+        self.envelope = envelope
+        self.origin = origin
         self._arrival = Arrival(origin, policy, self._incoming.id, at)
         self._header: HeaderReader | None = HeaderReader()
         self._gathered = bytearray()
@@ -154,7 +154,7 @@ class Upload:
             self._gathered += edited
             self._gathered += rest
             if wanted.key or self._store.once:
-                self._content = Content(self._envelope)
+                self._content = Content(self.envelope)
                 self._content.header(head)
                 self._content.body(rest)
 
@@ -250,7 +250,7 @@ class Upload:
         A message from `drop/` that has an idempotency key is recorded under both names, because the key is
         forgotten after `idempotencyWindow`, which may pass before the file in `drop/` is removed.
         """
-        incoming, origin, store = self._incoming, self._origin, self._store
+        incoming, origin, store = self._incoming, self.origin, self._store
         key, digest = self._wishes.key, content.digest()
         own = name_of(origin.user, origin.peer, key) if key else ""
         try:
@@ -281,7 +281,7 @@ class Upload:
 
     @property
     def _recipients(self) -> tuple[str, ...]:
-        return tuple(recipient.address for recipient in self._envelope.recipients)
+        return tuple(recipient.address for recipient in self.envelope.recipients)
 
     def _tell_accepted(self) -> None:
         try:
@@ -293,10 +293,10 @@ class Upload:
                 )
 
     def _log_accepted(self) -> None:
-        incoming, origin, headline = self._incoming, self._origin, self.headline
+        incoming, origin, headline = self._incoming, self.origin, self.headline
         self._store.log.accepted(
             id=incoming.id,
-            envelope=self._envelope,
+            envelope=self.envelope,
             size=incoming.size,
             user=origin.user,
             peer=origin.peer,

@@ -144,12 +144,15 @@ def received_field(arrival: Arrival) -> bytes:
 
     It names no recipient, because a blind copy must stay blind.
     """
-    origin = arrival.origin
-    client = "" if arrival.policy.hide_client else f"from {origin.helo} ({_address(origin.peer)})\r\n\t"
-    return (
-        f"Received: {client}by {origin.hostname} with {_protocol(origin)} id {arrival.id};\r\n"
-        f"\t{_date(arrival.at)}\r\n"
-    ).encode()
+    session = _session(arrival.origin, hide_client=arrival.policy.hide_client)
+    return f"Received: {session} id {arrival.id};\r\n\t{_date(arrival.at)}\r\n".encode()
+
+
+# The same for every message of a client.
+@lru_cache(maxsize=64)
+def _session(origin: Origin, *, hide_client: bool) -> str:
+    client = "" if hide_client else f"from {origin.helo} ({_address(origin.peer)})\r\n\t"
+    return f"{client}by {origin.hostname} with {_protocol(origin)}"
 
 
 def _address(peer: str) -> str:

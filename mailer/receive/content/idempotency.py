@@ -28,7 +28,7 @@ _MAX_EXAMINED = 4096
 
 def key_of(head: bytes) -> str | Fault:
     """Return the key in a header, empty if there is none, or the fault for which to refuse the message."""
-    if head.lower().find(FIELD) < 0 or not (values := header.values(head, FIELD)):
+    if not (values := header.values(head, FIELD)):
         return ""
     value = b" ".join(values[0].split())
     found = _KEY.fullmatch(value)

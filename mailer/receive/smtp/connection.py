@@ -82,7 +82,39 @@ class Reading(asyncio.BufferedProtocol):
 
 
 class Connection(SMTP, ABC):
-    """The transport half of a session; a subclass implements the commands."""
+    """The transport half of a session; a subclass implements the commands.
+
+    It and its subclasses have slots, because CPython calls the methods of an object more slowly if it has a
+    dictionary with more than 29 attributes.
+    """
+
+    __slots__ = (
+        "_draining",
+        "_errors",
+        "_giving_way",
+        "_holds",
+        "_in_handshake",
+        "_most_unsent",
+        "_news",
+        "_on_end",
+        "_serving",
+        "_stopping",
+        "_stream",
+        "_takes",
+        "_unsent",
+        "_writable",
+        "before_tls",
+        "client",
+        "closing",
+        "ended",
+        "input",
+        "loop",
+        "peer",
+        "settings",
+        "timer",
+        "tls",
+        "trusted",
+    )
 
     def __init__(self, client: Client, settings: Settings, on_end: Callable[["Connection"], None]) -> None:
         """Prepare to serve one connection.
@@ -126,6 +158,7 @@ class Connection(SMTP, ABC):
         self._errors = 0
         self.trusted = False
         """Whether the client is known, and so may have larger buffers."""
+        self._most_unsent = _MAX_UNSENT_BEFORE_LOGIN
         self._giving_way = False
         self._in_handshake = False
         self.before_tls: Callable[[Connection], None] = lambda _: None
@@ -160,10 +193,8 @@ class Connection(SMTP, ABC):
         self.go_on()
 
     def data_received(self, data: bytes | memoryview) -> None:
-        self.input.append(data)
+        self.input.buffer += data
         self.go_on()
-        if self._holds or not self._writable:
-            self.input.pause_if_full()
 
     def eof_received(self) -> bool:
         """Keep answering a client that has closed only its sending side; in TLS both sides are closed."""
@@ -236,7 +267,7 @@ class Connection(SMTP, ABC):
     def trust(self) -> None:
         """Raise the buffer limits: the client is known."""
         if not self.trusted and self._stream is not None:
-            self.trusted = True
+            self.trusted, self._most_unsent = True, _MAX_UNSENT
             self.input.high_water = HIGH_WATER
             self._stream.set_write_buffer_limits(_MAX_UNSENT)
 
@@ -402,11 +433,8 @@ class Connection(SMTP, ABC):
 
     def go_on(self) -> None:
         """Serve as much input as possible; called after every event that may let the session continue."""
-        if self._news is not None:
-            news, self._news = self._news, None
-            if not news.done():
-                news.set_result(None)
-        if self._serving or self._holds or self.ended.done():
+        if self._serving or self._holds:
+            self._go_on_later()
             return
         self._serving = True
         try:
@@ -423,35 +451,57 @@ class Connection(SMTP, ABC):
         else:
             self._serving = False
 
+    def _go_on_later(self) -> None:
+        """Wake the coroutine that may wait for the event, and keep the client from sending too much."""
+        if self._news is not None:
+            news, self._news = self._news, None
+            if not news.done():
+                news.set_result(None)
+        if self._holds:
+            self.input.pause_if_full()
+
     def _serve_input(self) -> None:
-        most = _MAX_UNSENT if self.trusted else _MAX_UNSENT_BEFORE_LOGIN
+        """Serve the client until a command holds the session, or more input is needed; then send the replies.
+
+        Raises:
+            PeerGone: more is needed, and will not come.
+            Stopping: the next command is not served, because the server is stopping.
+            EndlessLine: as `Input.read_line`.
+        """
+        unread = self.input
         while not (self._holds or self.closing) and self._writable:
-            takes = self._takes
-            if takes is None and self._stopping:
+            if (takes := self._takes) is not None:
+                if not takes():
+                    break
+            elif self._stopping:
                 raise Stopping
-            if not (self._serve_command() if takes is None else takes()):
+            elif not (unread.buffer and self._serve_command()):
+                break
+            if len(self._unsent) > self._most_unsent:
                 self._write()
-                if self._stream is None or self.input.ended:
-                    raise PeerGone
-                if self.input.paused:
-                    self.input.resume()
-                return
-            if len(self._unsent) > most:
-                self._write()
+        else:
+            # Nothing may be read on here: after the 220 to STARTTLS, the handshake follows.
+            if not self.closing:
+                unread.pause_if_full()
+            return
+        self._write()
+        if self._stream is None or unread.ended:
+            raise PeerGone
+        if unread.paused:
+            unread.resume()
 
     def _serve_command(self) -> bool:
+        """Serve the next line; return False if there is none."""
         try:
             line = self.input.read_line()
         except LineTooLong:
             self.send_reply(replies.LINE_TOO_LONG)
-        else:
-            if line is None:
-                return False
-            self.timer.arm(self.settings.idle_timeout)
-            self.serve(line)
-        # False would write the replies and read on. Not while a command holds the session: after the 220 to
-        # STARTTLS nothing may be read before the handshake. A new reader (`read_by`) may need no more input.
-        return self._holds > 0 or self.closing or self._takes is not None or self.input.pending
+            return True
+        if line is None:
+            return False
+        self.timer.arm(self.settings.idle_timeout)
+        self.serve(line)
+        return True
 
     def _fail(self, error: BaseException) -> None:
         """End the session because of an error, and cancel all holds."""

@@ -31,7 +31,8 @@ class Input:
         self.high_water = HIGH_WATER_BEFORE_LOGIN
         self.ended = False
         """Whether the client will send nothing more."""
-        self._buffer = bytearray()
+        self.buffer = bytearray()
+        """The unread input; the transport's owner appends to it."""
         self.paused = False
         """Whether the transport is paused."""
         self._dropped = 0
@@ -42,35 +43,28 @@ class Input:
         """Set the transport to pause when too much is unread."""
         self._transport = transport
 
-    def append(self, data: bytes | memoryview) -> None:
-        self._buffer += data
-
     def end(self) -> None:
         """Note that the client will send nothing more; buffered input can still be read."""
         self.ended = True
 
     def clear(self) -> None:
         """Discard unread input: the connection is lost, so no command could be answered."""
-        self._buffer.clear()
+        self.buffer.clear()
         self.ended = True
 
     def discard(self) -> None:
         """Discard unread input before another protocol (TLS) takes over the transport."""
-        self._buffer.clear()
+        self.buffer.clear()
         self._dropped = 0
         self.paused = False
 
     def unread(self, data: bytes) -> None:
         """Put bytes back, to be read next."""
-        self._buffer[:0] = data
-
-    @property
-    def pending(self) -> bool:
-        return bool(self._buffer)
+        self.buffer[:0] = data
 
     def pause_if_full(self) -> None:
         """Pause the transport if too much is unread; called while the reader is busy."""
-        if len(self._buffer) > self.high_water and self._transport is not None and not self.paused:
+        if len(self.buffer) > self.high_water and self._transport is not None and not self.paused:
             self._transport.pause_reading()
             self.paused = True
 
@@ -81,12 +75,12 @@ class Input:
 
     def read(self, most: int | None = None) -> bytes:
         """Return the buffered octets, at most `most` of them."""
-        if most is None or most >= len(self._buffer):
-            data = bytes(self._buffer)
-            self._buffer.clear()
+        if most is None or most >= len(self.buffer):
+            data = bytes(self.buffer)
+            self.buffer.clear()
         else:
-            data = bytes(self._buffer[:most])
-            del self._buffer[:most]
+            data = bytes(self.buffer[:most])
+            del self.buffer[:most]
         if self.paused:
             self._resume()
         return data
@@ -100,30 +94,28 @@ class Input:
             LineTooLong: the line was too long, and was discarded.
             EndlessLine: the line has no end in sight; the caller must close the connection.
         """
-        end = self._buffer.find(b"\n") + 1
+        end = self.buffer.find(b"\n") + 1
         if not end:
-            if len(self._buffer) > MAX_LINE:
+            if len(self.buffer) > MAX_LINE:
                 self._drop()
             return None
-        line = bytes(self._buffer[:end])
-        del self._buffer[:end]
-        if self.paused:
-            self._resume()
+        line = bytes(self.buffer[:end])
+        del self.buffer[:end]
         if self._dropped or end > MAX_LINE:
             self._dropped = 0
             raise LineTooLong
         return line
 
     def _drop(self) -> None:
-        self._dropped += len(self._buffer)
-        self._buffer.clear()
+        self._dropped += len(self.buffer)
+        self.buffer.clear()
         if self.paused:
             self._resume()
         if self._dropped > MAX_ENDLESS:
             raise EndlessLine
 
     def _resume(self) -> None:
-        if len(self._buffer) <= self.high_water:
+        if len(self.buffer) <= self.high_water:
             self._go_on_reading()
 
     def _go_on_reading(self) -> None:

@@ -18,15 +18,6 @@ from mailer.spool.changes import NotUndone
 _CHUNK = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE)
 
 
-class Submission(msgspec.Struct, frozen=True):
-    """A complete envelope, with its origin, for the message that follows."""
-
-    envelope: Envelope
-    origin: Origin
-    scheduled: float = 0.0
-    """When the client wants the first delivery attempt, in seconds since the epoch; 0: immediately."""
-
-
 class Chunk(msgspec.Struct, frozen=True):
     """The argument of BDAT."""
 
@@ -59,8 +50,8 @@ class Intake:
         self._connection = connection
         self._context = context
         self._conclude = conclude
-        self._submission: Submission | None = None
-        """The envelope of the message in progress; None between messages."""
+        self._open = False
+        """Whether a message is in progress: its file is neither committed nor discarded."""
         self._reader: DataReader | ChunkReader | None = None
         self._counted = 0.0
         """When the message was counted against the rate limits; needed to undo that if it is not accepted."""
@@ -72,26 +63,27 @@ class Intake:
         self._deadline = 0.0
         self._answer: Reply | Exception | None = None
 
-    def begin(self, submission: Submission) -> Reply | None:
-        """Open a file for a message and count it against the rate limits; or return the refusal."""
-        context, user, sender = self._context, submission.origin.user, submission.envelope.sender
-        if context.rates is not None and (full := context.rates.full(user, sender)):
+    def begin(self, envelope: Envelope, origin: Origin, *, scheduled: float = 0.0) -> Reply | None:
+        """Open a file for a message and count it against the rate limits; or return the refusal.
+
+        Args:
+            envelope: the complete envelope.
+            origin: the client that the message comes from.
+            scheduled: when it wants the first delivery attempt, in seconds since the epoch; 0: immediately.
+        """
+        context, rates = self._context, self._context.rates
+        if rates is not None and (full := rates.full(origin.user, envelope.sender)):
             return replies.rate_exceeded(full)
         try:
             self.taken = Upload(
-                context.store,
-                submission.envelope,
-                submission.origin,
-                context.settings.content,
-                scheduled=submission.scheduled,
+                context.store, envelope, origin, context.settings.content, scheduled=scheduled
             )
         except OSError as error:
-            context.store.log.warning(
-                "a message could not be stored", peer=submission.origin.peer, error=str(error)
-            )
+            context.store.log.warning("a message could not be stored", peer=origin.peer, error=str(error))
             return replies.not_stored(error)
-        self._submission = submission
-        self._counted = context.rates.charge(user, sender) if context.rates else 0.0
+        self._open = True
+        if rates is not None:
+            self._counted = rates.charge(origin.user, envelope.sender)
         self._deadline = self._connection.loop.time() + context.settings.data_timeout
         return None
 
@@ -107,7 +99,7 @@ class Intake:
         assert isinstance(reader, DataReader)
         assert upload is not None
         if not reader.done:
-            if not connection.input.pending:
+            if not connection.input.buffer:
                 return False
             # After an error of the disk or a refused header, reading goes on: a client listens for a reply
             # only after its dot.
@@ -140,7 +132,7 @@ class Intake:
         assert isinstance(reader, ChunkReader)
         assert upload is not None
         if self._left:
-            if not self._connection.input.pending:
+            if not self._connection.input.buffer:
                 return False
             data = self._connection.input.read(self._left)
             self._left -= len(data)
@@ -167,7 +159,7 @@ class Intake:
     def _discard_input(self) -> bool:
         if not self._left:
             return self._reply()
-        if not self._connection.input.pending:
+        if not self._connection.input.buffer:
             return False
         self._left -= len(self._connection.input.read(self._left))
         self._await_more()
@@ -176,9 +168,10 @@ class Intake:
     def drop(self) -> None:
         """Discard a message that is not concluded; without one do nothing."""
         upload, self.taken, self._reader = self.taken, None, None
-        if upload is not None and self._submission is not None:
+        if upload is not None and self._open:
+            self._open = False
             upload.discard()
-            self._give_back()
+            self._give_back(upload)
 
     def _append(self, data: bytes) -> bool:
         """Pass a piece to the reader and the upload; return whether the buffer must be written first."""
@@ -223,7 +216,7 @@ class Intake:
     def _reply(self) -> bool:
         answer, self._answer = self._answer, None
         if isinstance(answer, NotUndone):
-            self._submission = None
+            self._open = False
             self._context.store.log.error(
                 "a failed commit could not be undone", peer=self._connection.peer, error=str(answer)
             )
@@ -232,16 +225,17 @@ class Intake:
         if isinstance(answer, Exception):
             raise answer
         assert answer is not None
-        if not answer.positive or isinstance(answer, replies.Repeated):
-            self._give_back()
-        elif self._context.space is not None:
-            self._context.space.accepted()
-        self._submission = None
+        if self._open and self.taken is not None:
+            self._open = False
+            if answer.code >= replies.REFUSAL or isinstance(answer, replies.Repeated):
+                self._give_back(self.taken)
+            elif self._context.space is not None:
+                self._context.space.accepted()
         self._connection.read_by(None)
         self._conclude(answer)
         return True
 
-    def _give_back(self) -> None:
-        submission, self._submission = self._submission, None
-        if submission is not None and self._context.rates is not None:
-            self._context.rates.refund(submission.origin.user, submission.envelope.sender, self._counted)
+    def _give_back(self, upload: Upload) -> None:
+        """Undo that a message was counted against the rate limits."""
+        if self._context.rates is not None:
+            self._context.rates.refund(upload.origin.user, upload.envelope.sender, self._counted)

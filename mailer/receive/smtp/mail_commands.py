@@ -12,7 +12,7 @@ from mailer.receive.content.header_policy import Origin
 from mailer.receive.context import Client, ReceiverContext
 from mailer.receive.settings import Settings
 from mailer.receive.smtp.connection import Connection, syntax
-from mailer.receive.smtp.intake import Intake, Submission, read_chunk_argument
+from mailer.receive.smtp.intake import Intake, read_chunk_argument
 from mailer.receive.smtp.login import Login
 from mailer.receive.smtp.order import IN_TRANSACTION, REFUSALS, Stage
 from mailer.receive.smtp.transaction import Transaction
@@ -22,6 +22,20 @@ from mailer.receive.users.failures import Failures
 
 class MailCommands(Connection):
     """The transaction commands of a session, and the state that they share with EHLO, AUTH and STARTTLS."""
+
+    __slots__ = (
+        "_context",
+        "_extended",
+        "_failures",
+        "_helo",
+        "_idle_commands",
+        "_intake",
+        "_login",
+        "_newer",
+        "_stage",
+        "_store",
+        "_transaction",
+    )
 
     def __init__(
         self,
@@ -60,9 +74,12 @@ class MailCommands(Connection):
             self._login.reconfigure(self._context)
             self._intake = Intake(self, self._context, self._conclude)
             self._transaction = self._new_transaction(self.settings)
-        elif self._transaction.begun:
-            self._transaction = self._new_transaction(self.settings)
-        self._stage = self._outside
+            self._stage = self._outside
+        elif self._stage >= IN_TRANSACTION:
+            self._transaction.clear()
+            self._stage = Stage.READY
+        else:
+            self._stage = self._outside
 
     def _new_transaction(self, settings: Settings) -> Transaction:
         # sendmail(8) takes login names as addresses, so `submitSocket` does too, even under strictSyntax.
@@ -142,7 +159,7 @@ class MailCommands(Connection):
     def _begin_transaction(self, argument: str) -> None:
         reply = self._transaction.begin(argument, self._store.clock(), extended=self._extended)
         refusal: Reply | None = reply
-        if reply.positive:
+        if reply.code < replies.REFUSAL:
             # Set even if the mail is refused below, so that the ledger names its sender.
             self._stage, refusal = Stage.MAIL, self._no_more_mail()
         if refusal is None:
@@ -171,7 +188,7 @@ class MailCommands(Connection):
         reply = REFUSALS["RCPT"].get(self._stage) or self._transaction.add_recipient(
             arg, extended=self._extended
         )
-        if reply.positive:
+        if reply.code < replies.REFUSAL:
             self._stage = Stage.RCPT
             self.send_reply(reply)
         else:
@@ -185,7 +202,7 @@ class MailCommands(Connection):
             self._intake.read_data()
             return
         self._reject(refusal)
-        if self.input.pending:
+        if self.input.buffer:
             # RFC 2920 3.1: DATA ends a pipelined group. The input that follows may be a message, and reading
             # it as commands would let the author of the message issue commands.
             self.close_with(replies.INPUT_AFTER_DATA)
@@ -223,14 +240,14 @@ class MailCommands(Connection):
             redirected=self._transaction.redirected,
             origin_domain=self.settings.origin_domain if self.client.user else "",
         )
-        return self._intake.begin(Submission(envelope, origin, self._transaction.scheduled))
+        return self._intake.begin(envelope, origin, scheduled=self._transaction.scheduled)
 
     def _conclude(self, reply: Reply) -> None:
         """Send the reply to a message, and end its transaction.
 
         Later chunks of a refused message are then refused, too, and not taken for another message.
         """
-        if reply.positive:
+        if reply.code < replies.REFUSAL:
             self.forgive()
             self._idle_commands = 0
             self.send_reply(reply)

@@ -1,15 +1,16 @@
 """Parses the parameters of MAIL and RCPT (RFC 5321 4.1.2): those that EHLO offers, and AUTH."""
 
 import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
 
 import msgspec
 
 from mailer.mail import clock
 from mailer.mail.address import UTF8_NON_ASCII, check_address
 
-_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
-_VALUE = re.compile(rf"[!-<>-~{UTF8_NON_ASCII}]+")
-_SIZE = re.compile(r"[0-9]{1,20}")
+_PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~{UTF8_NON_ASCII}]+))?")
 _HOLD_FOR = re.compile(r"[1-9][0-9]{0,8}")
 _HOLD_UNTIL = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})"
@@ -36,6 +37,8 @@ class ParameterError(ValueError):
 class MailParameters(msgspec.Struct, frozen=True):
     """The parameters of a MAIL command; fields are named as in the envelope, except `hold_*`."""
 
+    auth: str = ""
+    """Checked, and not used."""
     size: int = 0
     body: str = ""
     smtputf8: bool = False
@@ -57,6 +60,8 @@ class RcptParameters(msgspec.Struct, frozen=True):
 _NO_MAIL_PARAMETERS, _NO_RCPT_PARAMETERS = MailParameters(), RcptParameters()
 
 
+# An application repeats its parameters, unless it announces the size of each message.
+@lru_cache(maxsize=256)
 def mail_parameters(text: str) -> MailParameters:
     """Parse the parameters of MAIL.
 
@@ -66,23 +71,11 @@ def mail_parameters(text: str) -> MailParameters:
     if not text:
         return _NO_MAIL_PARAMETERS
     given = _split(text)
-    smtputf8 = "SMTPUTF8" in given
-    if given.pop("SMTPUTF8", None) is not None:
-        raise ParameterError(501, "SMTPUTF8 takes no value")
-    # Checked and not kept: a submission server trusts its own AUTH, not this parameter (RFC 4954 5).
-    _check_auth(given.pop("AUTH", "<>"))
-    parameters = MailParameters(
-        size=_size(given.pop("SIZE", "0")),
-        body=_one_of("BODY", given, ("7BIT", "8BITMIME")),
-        smtputf8=smtputf8,
-        ret=_one_of("RET", given, ("FULL", "HDRS")),
-        envid=_envid(given),
-        hold_for=_hold_for(given),
-        hold_until=_hold_until(given),
-    )
+    parameters = MailParameters(**_take(given, _MAIL))
     if parameters.hold_for and parameters.hold_until:
         raise ParameterError(501, "HOLDFOR and HOLDUNTIL exclude each other (RFC 4865 4)")
-    _refuse_unknown(given, "MAIL")
+    if given:
+        raise _unknown(given, "MAIL")
     return parameters
 
 
@@ -95,52 +88,66 @@ def rcpt_parameters(text: str) -> RcptParameters:
     if not text:
         return _NO_RCPT_PARAMETERS
     given = _split(text)
-    parameters = RcptParameters(notify=_notify(given), orcpt=_orcpt(given))
-    _refuse_unknown(given, "RCPT")
+    parameters = RcptParameters(**_take(given, _RCPT))
+    if given:
+        raise _unknown(given, "RCPT")
     return parameters
 
 
-def _split(text: str) -> dict[str, str | None]:
-    """Split `KEY=value KEY`; return keys in upper case, with None for a missing value."""
-    given: dict[str, str | None] = {}
+def _split(text: str) -> dict[str, str]:
+    """Split `KEY=value KEY`; return keys in upper case, with an empty string for a missing value."""
+    given: dict[str, str] = {}
     for word in text.split(" "):
         if not word:
             continue
-        keyword, equals, value = word.partition("=")
-        if not _KEYWORD.fullmatch(keyword) or (equals and not _VALUE.fullmatch(value)):
+        found = _PARAMETER.fullmatch(word)
+        if found is None:
             raise ParameterError(501, "Bad parameter syntax; expected KEYWORD or KEYWORD=value")
-        keyword = keyword.upper()
+        keyword = found[1].upper()
         if keyword in given:
             raise ParameterError(501, f"{keyword} is given twice")
-        given[keyword] = value if equals else None
+        given[keyword] = found[2] or ""
     return given
 
 
-def _refuse_unknown(given: dict[str, str | None], verb: str) -> None:
-    for keyword in given:
-        raise ParameterError(555, f"{verb} parameter {keyword[:40]} is not known here; EHLO lists what is")
+def _take(given: dict[str, str], parsers: "_Parsers") -> dict[str, Any]:
+    """Parse the known ones of the given parameters, and take them out.
+
+    Returns:
+        Their values by the names of fields.
+    """
+    return {field: parse(given.pop(key)) for key, (field, parse) in parsers.items() if key in given}
 
 
-def _size(value: str | None) -> int:
-    # RFC 1870 6: 1*20DIGIT; isdigit() would accept superscripts, and int() signs and underscores.
-    if value is None or not _SIZE.fullmatch(value):
+def _unknown(given: dict[str, str], verb: str) -> ParameterError:
+    keyword = next(iter(given))
+    return ParameterError(555, f"{verb} parameter {keyword[:40]} is not known here; EHLO lists what is")
+
+
+def _smtputf8(value: str) -> bool:
+    if value:
+        raise ParameterError(501, "SMTPUTF8 takes no value")
+    return True
+
+
+def _size(value: str) -> int:
+    # RFC 1870 6: 1*20DIGIT; isdigit() alone would accept superscripts, and int() signs and underscores.
+    if not (value.isdigit() and value.isascii() and len(value) <= 20):
         raise ParameterError(501, "SIZE must be a number of octets, at most 20 digits")
     return int(value)
 
 
-def _one_of(keyword: str, given: dict[str, str | None], choices: tuple[str, ...]) -> str:
-    if keyword not in given:
-        return ""
-    value = (given.pop(keyword) or "").upper()
-    if value not in choices:
-        raise ParameterError(501, f"{keyword} must be {' or '.join(choices)}")
-    return value
+def _one_of(keyword: str, choices: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        chosen = value.upper()
+        if chosen not in choices:
+            raise ParameterError(501, f"{keyword} must be {' or '.join(choices)}")
+        return chosen
+
+    return parse
 
 
-def _envid(given: dict[str, str | None]) -> str:
-    if "ENVID" not in given:
-        return ""
-    value = given.pop("ENVID") or ""
+def _envid(value: str) -> str:
     if not value or len(value) > MAX_ENVID or _xtext(value) is None:
         raise ParameterError(
             501, f"ENVID must be xtext of printable characters, at most {MAX_ENVID} (RFC 3461 4)"
@@ -148,19 +155,13 @@ def _envid(given: dict[str, str | None]) -> str:
     return value
 
 
-def _hold_for(given: dict[str, str | None]) -> int:
-    if "HOLDFOR" not in given:
-        return 0
-    value = given.pop("HOLDFOR") or ""
+def _hold_for(value: str) -> int:
     if not _HOLD_FOR.fullmatch(value):
         raise ParameterError(501, "HOLDFOR must be seconds, 1 to 999999999 (RFC 4865 4)")
     return int(value)
 
 
-def _hold_until(given: dict[str, str | None]) -> float:
-    if "HOLDUNTIL" not in given:
-        return 0.0
-    value = given.pop("HOLDUNTIL") or ""
+def _hold_until(value: str) -> float:
     try:
         if _HOLD_UNTIL.fullmatch(value):
             named, later = clock.without_leap_second(value)
@@ -170,10 +171,8 @@ def _hold_until(given: dict[str, str | None]) -> float:
     raise ParameterError(501, "HOLDUNTIL must be a time such as 2027-01-31T08:00:00Z (RFC 4865 4, RFC 3339)")
 
 
-def _notify(given: dict[str, str | None]) -> str:
-    if "NOTIFY" not in given:
-        return ""
-    value = (given.pop("NOTIFY") or "").upper()
+def _notify(value: str) -> str:
+    value = value.upper()
     kinds = value.split(",")
     if value != "NEVER" and (
         len(set(kinds)) != len(kinds) or not {"SUCCESS", "FAILURE", "DELAY"}.issuperset(kinds)
@@ -182,10 +181,7 @@ def _notify(given: dict[str, str | None]) -> str:
     return value
 
 
-def _orcpt(given: dict[str, str | None]) -> str:
-    if "ORCPT" not in given:
-        return ""
-    value = given.pop("ORCPT") or ""
+def _orcpt(value: str) -> str:
     kind, _, address = value.partition(";")
     # RFC 6533 3: a utf-8 address may stand unencoded; everything else is xtext.
     text = address.encode("ascii", "ignore").decode() if kind.lower() == "utf-8" else address
@@ -196,13 +192,15 @@ def _orcpt(given: dict[str, str | None]) -> str:
     return value
 
 
-def _check_auth(value: str | None) -> None:
+def _auth(value: str) -> str:
+    """Check the address; a submission server trusts its own AUTH, and not this parameter (RFC 4954 5)."""
     try:
-        address = _xtext(value or "")
+        address = _xtext(value)
         if address != "<>":
             check_address(address or "")
     except ValueError:
         raise ParameterError(501, "AUTH must be <> or an address in xtext (RFC 4954 5)") from None
+    return address or ""
 
 
 def _xtext(value: str) -> str | None:
@@ -211,3 +209,20 @@ def _xtext(value: str) -> str | None:
         return None
     text = _HEX.sub(lambda found: chr(int(found.group(1), 16)), value)
     return text if text.isascii() and text.isprintable() else None
+
+
+_Parsers = Mapping[str, tuple[str, Callable[[str], object]]]
+"""The parameters of a command in the order in which they are checked: the field that each is for, and its
+parser, which raises ParameterError."""
+
+_MAIL: _Parsers = {
+    "SMTPUTF8": ("smtputf8", _smtputf8),
+    "AUTH": ("auth", _auth),
+    "SIZE": ("size", _size),
+    "BODY": ("body", _one_of("BODY", ("7BIT", "8BITMIME"))),
+    "RET": ("ret", _one_of("RET", ("FULL", "HDRS"))),
+    "ENVID": ("envid", _envid),
+    "HOLDFOR": ("hold_for", _hold_for),
+    "HOLDUNTIL": ("hold_until", _hold_until),
+}
+_RCPT: _Parsers = {"NOTIFY": ("notify", _notify), "ORCPT": ("orcpt", _orcpt)}

@@ -45,6 +45,8 @@ _HTTP = {b"GET", b"POST", b"CONNECT", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"
 class Session(MailCommands):
     """Serves one client. It overrides all of aiosmtpd's verbs and does not use its handler hooks."""
 
+    __slots__ = ("_unknown",)
+
     def __init__(
         self,
         client: Client,

@@ -12,7 +12,7 @@ class Transaction:
     """The state from MAIL to the end of DATA; the transaction has begun once `_mail` is set."""
 
     def __init__(self, settings: Settings, *, names: bool = False) -> None:
-        """Prepare an empty transaction.
+        """Prepare for the first transaction of a session.
 
         Args:
             settings: the receiver's settings.
@@ -23,17 +23,16 @@ class Transaction:
         strict = settings.strict_syntax and not names
         self._sender_syntax = None if strict else Lenient(origin)
         self._recipient_syntax = None if strict else Lenient(origin, settings.aliases)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything, for the next transaction."""
         self._mail: MailParameters | None = None
         self._sender = ""
         self._recipients: dict[tuple[str, str], Recipient] = {}
         self._redirected: list[str] = []
         self.scheduled = 0.0
         """When the client wants the first delivery attempt, in seconds since the epoch; 0: immediately."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether MAIL was accepted."""
-        return self._mail is not None
 
     @property
     def sender(self) -> str:
@@ -76,12 +75,11 @@ class Transaction:
         scheduled = mail.hold_until or (now + mail.hold_for if mail.hold_for else 0.0)
         if refusal is None and scheduled:
             refusal = self._cannot_wait(scheduled - now)
-        if refusal is None:
-            self.scheduled = scheduled if scheduled > now else 0.0
-            self._mail, self._sender = mail, path.address
-            if path.address not in argument:
-                return replies.sender_completed(path.address)
-        return refusal or replies.SENDER_OK
+        if refusal is not None:
+            return refusal
+        self.scheduled = scheduled if scheduled > now else 0.0
+        self._mail, self._sender = mail, path.address
+        return replies.SENDER_OK if path.address in argument else replies.sender_completed(path.address)
 
     def _cannot_wait(self, seconds: float) -> Reply | None:
         most = self._settings.max_future_release
@@ -104,12 +102,14 @@ class Transaction:
         except (AddressError, ParameterError) as error:
             return _refused(error)
         refusal = _unsupported(argument, path, extended=extended, smtputf8=self._mail.smtputf8)
-        reply = refusal or self._add(Recipient(path.address, rcpt.notify, rcpt.orcpt))
-        if reply is replies.RECIPIENT_OK and path.address not in argument:
-            return replies.recipient_completed(path.address)
-        return reply
+        if refusal is None:
+            refusal = self._add(Recipient(path.address, rcpt.notify, rcpt.orcpt))
+        if refusal is not None:
+            return refusal
+        return replies.RECIPIENT_OK if path.address in argument else replies.recipient_completed(path.address)
 
-    def _add(self, recipient: Recipient) -> Reply:
+    def _add(self, recipient: Recipient) -> Reply | None:
+        """Add a recipient, or return the reply if there is another one to give."""
         local_part, _, domain = recipient.address.rpartition("@")
         key = (local_part, domain.lower())
         if key in self._recipients:
@@ -124,7 +124,7 @@ class Transaction:
         elif allowed is not None and not allowed.match(recipient.address):
             return replies.RECIPIENT_NOT_ALLOWED
         self._recipients[key] = recipient
-        return replies.RECIPIENT_OK
+        return None
 
     @property
     def _staging(self) -> bool:
