@@ -61,7 +61,7 @@ class _Reader:
         """Whether the message has a line over 998 octets, and the policy is to encode it."""
         self._max_size = max_size
         self._long_lines = long_lines
-        self._lines = LineRuler()
+        self._lines = None if long_lines is LongLines.PASS else LineRuler()
 
     def _check(self, body: bytes) -> None:
         """Check a piece, which neither begins nor ends inside a CRLF, for forbidden characters."""
@@ -74,13 +74,14 @@ class _Reader:
         self.size += len(body)
         if self.fault is None and self.size > self._max_size:
             self.fault = Fault.TOO_BIG
-        looking = self._long_lines is not LongLines.PASS and not self.must_be_encoded
-        if self.fault is None and looking and self._lines.too_long(body):
+        if self.fault is not None:
+            return b""
+        if self._lines is not None and not self.must_be_encoded and self._lines.too_long(body):
             if self._long_lines is LongLines.REJECT:
                 self.fault = Fault.LONG_LINE
-            else:
-                self.must_be_encoded = True
-        return b"" if self.fault else body
+                return b""
+            self.must_be_encoded = True
+        return body
 
 
 class DataReader(_Reader):

@@ -2,7 +2,6 @@
 
 import asyncio
 from base64 import b64encode
-from dataclasses import replace
 from secrets import token_hex
 from typing import Protocol
 
@@ -102,7 +101,7 @@ class Login:
         credentials = await self._credentials(mechanism.upper(), initial)
         # Send the queued replies first, because hashing may take a while.
         await self._channel.flush()
-        asked = replace(credentials, waiter=self._channel)
+        asked = Credentials(credentials.username, credentials.password, self._channel)
         try:
             return credentials.username, await self._authenticator.authenticate(asked)
         except NotJudged:

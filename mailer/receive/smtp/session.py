@@ -95,13 +95,14 @@ class Session(MailCommands):
                 self.close_with(replies.TOO_MANY_UNKNOWN)
 
     @property
-    def _may_log_in(self) -> bool:
-        """Whether to allow AUTH. A password in clear text must not cross a network."""
-        return self._login_offered and not self._must_encrypt and (self.client.local or bool(self.tls))
+    def _login_is_safe(self) -> bool:
+        """Whether AUTH may follow: a password in clear text must not cross a network."""
+        return not self._must_encrypt and (self.client.local or bool(self.tls))
 
     @property
-    def _login_offered(self) -> bool:
-        return self.client.offers.auth is not Offer.NONE and bool(self._login.mechanisms)
+    def _mechanisms(self) -> tuple[str, ...]:
+        """The mechanisms that this listener offers, where a login is safe."""
+        return () if self.client.offers.auth is Offer.NONE else self._login.mechanisms
 
     @property
     def _certificate(self) -> Certificate | None:
@@ -121,8 +122,10 @@ class Session(MailCommands):
             ahead = self.settings.max_future_release
             last = int(self._store.clock()) + ahead if ahead else 0
             starttls = ("STARTTLS",) if self._certificate is not None and not self.tls else ()
-            auth = ("AUTH", *self._login.mechanisms) if self._may_log_in else ()
-            self.send_reply(_extensions(name, self.settings.max_message_size, ahead, last, starttls, auth))
+            mechanisms = self._mechanisms if self._login_is_safe else ()
+            self.send_reply(
+                _extensions(name, self.settings.max_message_size, ahead, last, starttls, mechanisms)
+            )
 
     @syntax("HELO host")
     def smtp_HELO(self, hostname: str) -> None:
@@ -143,11 +146,11 @@ class Session(MailCommands):
     def smtp_AUTH(self, arg: str) -> None:
         if not self._extended and self.settings.strict_syntax:
             self.send_reply(replies.NEED_EHLO)
-        elif self._helo and not self._login_offered:
+        elif self._helo and not self._mechanisms:
             self.send_reply(replies.NO_AUTH)
         elif refusal := REFUSALS["AUTH"].get(self._stage):
             self.send_reply(refusal)
-        elif not self._may_log_in:
+        elif not self._login_is_safe:
             self.send_reply(replies.NEED_TLS)
         else:
             self.wait_for(self._log_in(arg))
@@ -209,7 +212,7 @@ class Session(MailCommands):
 # Built once a second, and not for each connection.
 @lru_cache(maxsize=16)
 def _extensions(
-    name: str, size: int, ahead: int, last: int, starttls: tuple[str, ...], auth: tuple[str, ...]
+    name: str, size: int, ahead: int, last: int, starttls: tuple[str, ...], mechanisms: tuple[str, ...]
 ) -> Reply:
     """Return the reply to EHLO.
 
@@ -219,7 +222,7 @@ def _extensions(
         ahead: how far ahead mail may be scheduled, in seconds; 0: not at all.
         last: the same as a time, in seconds since the epoch.
         starttls: that keyword, or nothing.
-        auth: AUTH with its mechanisms, or nothing.
+        mechanisms: those of AUTH; none: it is not offered.
     """
     lines = [
         name,
@@ -235,8 +238,8 @@ def _extensions(
         # RFC 4865 3: the maximum in seconds, and as a time.
         lines.append(f"FUTURERELEASE {ahead} {datetime.fromtimestamp(last, UTC):%Y-%m-%dT%H:%M:%SZ}")
     lines += starttls
-    if auth:
-        lines.append(" ".join(auth))
+    if mechanisms:
+        lines.append(" ".join(("AUTH", *mechanisms)))
     return Reply(250, (*lines, "HELP"))
 
 
