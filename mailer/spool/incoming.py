@@ -41,9 +41,9 @@ class Incoming:
         self._spool = spool
         self._head = head
         self.id = id
-        self._spot: Spot | None = Spot(Place.TMP, id)
+        self._spot: Spot | None = (spot := Spot(Place.TMP, id))
         self._also = ""
-        self._fd = _open_locked(spool, id)
+        self._fd = _open_locked(spool, spot)
         self._digest = sha256()
         self._buffer = bytearray()
         self._flushed = False
@@ -89,10 +89,8 @@ class Incoming:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._flushed:
-            self._buffer[:0] = self._head
-            self._flushed = True
-        data, self._buffer = self._buffer, bytearray()
+        data = self._buffer if self._flushed else self._head + self._buffer
+        self._buffer, self._flushed = bytearray(), True
         write_all(self._fd, data)
 
     def seal(  # noqa: PLR0913 - one for each field of the line
@@ -159,7 +157,7 @@ class Incoming:
         """
         self._flush()
         os.unlink(Spot(Place.TMP, self.id).path, dir_fd=self._spool.root)
-        fd = _open_locked(self._spool, self.id)
+        fd = _open_locked(self._spool, Spot(Place.TMP, self.id))
         draft = Draft(self._fd, start=len(self._head), size=self.size, sha256=self._digest.digest())
         self._fd, self._digest, self._flushed, self.size = fd, sha256(), False, 0
         return draft
@@ -259,15 +257,14 @@ class Incoming:
             key.release()
 
 
-def _open_locked(spool: Spool, name: str) -> int:
+def _open_locked(spool: Spool, spot: Spot) -> int:
     """Create a file in `tmp/` and lock it; after an OSError it does not exist."""
-    spot = Spot(Place.TMP, name)
     fd = spool.create(spot, _FLAGS)
     try:
         # A sweep of tmp/ may have locked it first, to check its age. Without the lock, the sweep or a runner
         # could take the message before it is durable.
         if not lock(fd):
-            raise BlockingIOError(errno.EAGAIN, "locked by a sweep", name)
+            raise BlockingIOError(errno.EAGAIN, "locked by a sweep", spot.name)
     except OSError:
         os.close(fd)
         with suppress(FileNotFoundError):

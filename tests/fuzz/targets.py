@@ -216,7 +216,8 @@ class _Sessions:
             at = 0
             while at < len(data):
                 size = draw.choice((1, 7, 100, 5000))
-                session.data_received(data[at : at + size])
+                session.input.buffer += data[at : at + size]
+                session.go_on()
                 await asyncio.sleep(0)
                 at += size
             session.eof_received()

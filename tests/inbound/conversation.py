@@ -116,7 +116,8 @@ class Conversations:
         session.connection_made(wire)
         for piece in pieces:
             wire.spoke.clear()
-            session.data_received(piece)
+            session.input.buffer += piece
+            session.go_on()
             # Without a wait, some pieces come while the session waits for the disk, and some after that.
             await (wire.spoke.wait() if wait else asyncio.sleep(0))
         session.eof_received()

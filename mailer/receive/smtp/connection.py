@@ -66,7 +66,9 @@ class Reading(asyncio.BufferedProtocol):
         return _READ_BUFFER if self._connection.trusted else _READ_BUFFER_BEFORE_LOGIN
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._connection.data_received(_READ_BUFFER[:nbytes])
+        connection = self._connection
+        connection.input.buffer += _READ_BUFFER[:nbytes]
+        connection.go_on()
 
     def pause_writing(self) -> None:
         self._connection.pause_writing()
@@ -190,10 +192,6 @@ class Connection(SMTP, ABC):
 
     def resume_writing(self) -> None:
         self._writable = True
-        self.go_on()
-
-    def data_received(self, data: bytes | memoryview) -> None:
-        self.input.buffer += data
         self.go_on()
 
     def eof_received(self) -> bool:
@@ -475,7 +473,7 @@ class Connection(SMTP, ABC):
                     break
             elif self._stopping:
                 raise Stopping
-            elif not (unread.buffer and self._serve_command()):
+            elif not self._serve_command():
                 break
             if len(self._unsent) > self._most_unsent:
                 self._write()
@@ -491,7 +489,7 @@ class Connection(SMTP, ABC):
             unread.resume()
 
     def _serve_command(self) -> bool:
-        """Serve the next line; return False if there is none."""
+        """Serve the next line; return False to send the replies and read on."""
         try:
             line = self.input.read_line()
         except LineTooLong:
@@ -501,7 +499,8 @@ class Connection(SMTP, ABC):
             return False
         self.timer.arm(self.settings.idle_timeout)
         self.serve(line)
-        return True
+        # A new reader (`read_by`) may need no more input.
+        return bool(self.input.buffer or self._takes or self._holds or self.closing)
 
     def _fail(self, error: BaseException) -> None:
         """End the session because of an error, and cancel all holds."""

@@ -95,23 +95,19 @@ class Intake:
         self._connection.read_by(self._receive_data)
 
     def _receive_data(self) -> bool:
-        connection, reader, upload = self._connection, self._reader, self.taken
+        unread, reader = self._connection.input, self._reader
         assert isinstance(reader, DataReader)
-        assert upload is not None
         if not reader.done:
-            if not connection.input.buffer:
+            if not unread.buffer:
                 return False
             # After an error of the disk or a refused header, reading goes on: a client listens for a reply
             # only after its dot.
-            if self._append(connection.input.read()):
+            if self._append(unread.read()):
                 return True
-        if not reader.done:
-            self._await_more()
+        if reader.done:
+            self._commit(reader.rest)
         else:
-            if reader.rest:
-                upload.received -= len(reader.rest)
-                connection.input.unread(reader.rest)
-            self._commit()
+            self._await_more()
         return True
 
     def read_chunk(self, chunk: Chunk) -> None:
@@ -197,10 +193,14 @@ class Intake:
         left = self._deadline - self._connection.loop.time()
         self._connection.timer.arm(max(0.001, min(left, self._context.settings.stall_timeout)))
 
-    def _commit(self) -> None:
+    def _commit(self, rest: bytes = b"") -> None:
+        """Have the message made durable, and put back what the client sent after its end."""
         reader, upload = self._reader, self.taken
         assert reader is not None
         assert upload is not None
+        if rest:
+            upload.received -= len(rest)
+            self._connection.input.unread(rest)
         self._reader = None
         self._connection.timer.suspend()
         self._connection.read_by(self._reply)
