@@ -16,7 +16,8 @@ _PUT_BACK = 3600.0
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 SHARES = len(_DIGITS)
 _LENGTH = 26
-_ID = compile_late(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
+ID = compile_late(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
+"""Matches a whole id; for long listings, where the call of `is_id` counts."""
 _PAIRS = [a + b for a in _DIGITS for b in _DIGITS]
 _IN_BASE_32 = str.maketrans(_DIGITS, "0123456789abcdefghijklmnopqrstuv")
 """Translates to the digits that `int` knows."""
@@ -43,7 +44,7 @@ def _first_digits(time: int) -> str:
 
 def is_id(name: str) -> bool:
     """Return whether a file's name is an id; the spool ignores all other names."""
-    return _ID.fullmatch(name) is not None
+    return ID.fullmatch(name) is not None
 
 
 def is_prefix(text: str) -> bool:

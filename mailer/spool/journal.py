@@ -69,7 +69,7 @@ class Kind(StrEnum):
     """The handover ended without effect: it is sent from here."""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One line. Unknown fields are ignored, so that an older runner can read a newer journal."""
 
     at: str

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from operator import attrgetter
 
-from mailer.spool.ids import is_id
+from mailer.spool.ids import ID, is_id
 from mailer.spool.layout import BUCKETED, Place, Spool, Spot, bucket_time
 
 QUEUE = (Place.NEW, Place.CUR, Place.RETRY, Place.HOLD, Place.FAILED, Place.CORRUPT)
@@ -37,7 +37,7 @@ def batches(spool: Spool, places: Iterable[Place]) -> Iterator[tuple[Place, str,
             try:
                 path = f"{place}/{bucket}" if bucket else place.value
                 with spool.directory(path) as fd, os.scandir(fd) as entries:
-                    ids = filter(is_id, map(_NAME, entries))
+                    ids = filter(ID.fullmatch, map(_NAME, entries))
                     while batch := list(islice(ids, _BATCH)):
                         yield place, bucket, fd, batch
             except FileNotFoundError:

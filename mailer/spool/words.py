@@ -15,6 +15,8 @@ _PUNCTUAL = 120.0
 """Seconds after which a due message counts as late; cron starts a run each minute."""
 _ONLY = {status: f" [{status}]" if status is not Status.PENDING else "" for status in Status}
 """How the status of an only recipient is shown."""
+_LONGEST_ADDRESS = 320
+"""Characters; the longest that RFC 5321 allows."""
 _LONGEST_REPLY = 300
 """Characters of a reply in a listing; `show` and `why` print all of it."""
 
@@ -116,7 +118,9 @@ def scheduled(seconds: float, now: float) -> str:
 
 def address(text: str) -> str:
     """Format an address without brackets; only the null sender is written `<>`."""
-    return printable(text, 320) or "<>"
+    if text.isprintable() and 0 < len(text) <= _LONGEST_ADDRESS:
+        return text  # Nearly every address; `printable` would take as long again.
+    return printable(text, _LONGEST_ADDRESS) or "<>"
 
 
 def recipients(first: str, statuses: Sequence[Status]) -> str:

@@ -19,15 +19,15 @@ from testbed.relay import Relay
 from testbed.waiting import until
 
 from mailer.cli.spool.parallel import _MIN_MESSAGES, listed
-from mailer.spool.view.inspect import Mine
+from mailer.spool.view.inspect import EVERYTHING, Share
 
 TWO = 2
 NAMES = [f"{number:05}" for number in range(60_000)]
 
 
-def lines_of(mine: Mine) -> Iterator[str]:
+def lines_of(mine: Share) -> Iterator[str]:
     """Some megabytes, more than a pipe holds; each line of another length."""
-    return (f"{name} naïve \udcff{'x' * (int(name) % 97)}\n" for name in NAMES if mine(name))
+    return (f"{name} naïve \udcff{'x' * (int(name) % 97)}\n" for name in mine.among(NAMES))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_one_process_does_it_where_there_is_no_room_for_another(monkeypatch: pyt
 
     monkeypatch.setattr(os, "fork", refuse)
     before = len(opened(os.getpid()))
-    assert list(listed(lines_of, TWO)) == list(lines_of(lambda _: True))
+    assert list(listed(lines_of, TWO)) == list(lines_of(EVERYTHING))
     assert len(opened(os.getpid())) == before
 
 
@@ -112,8 +112,8 @@ def failing(how: signal.Signals | Exception) -> Iterator[str]:
 def test_a_part_of_a_listing_is_never_taken_for_the_whole(
     how: signal.Signals | Exception, error: type[Exception], number: int | None
 ) -> None:
-    def lines(mine: Mine) -> Iterator[str]:
-        return lines_of(mine) if mine(NAMES[0]) else failing(how)
+    def lines(mine: Share) -> Iterator[str]:
+        return lines_of(mine) if NAMES[0] in mine.among(NAMES) else failing(how)
 
     before = children(os.getpid())
     with pytest.raises(error) as raised:
@@ -123,8 +123,8 @@ def test_a_part_of_a_listing_is_never_taken_for_the_whole(
 
 
 def test_who_reads_no_further_ends_processes_that_would_never_end() -> None:
-    def lines(mine: Mine) -> Iterator[str]:
-        return (f"{number}\n" for number in count() if mine(f"{number}"))
+    def lines(mine: Share) -> Iterator[str]:
+        return (f"{number}\n" for number in count() if number % mine.of == mine.number)
 
     before = children(os.getpid())
     endless = listed(lines, TWO)

@@ -17,7 +17,7 @@ from mailer.spool import words
 from mailer.spool.layout import Place
 from mailer.spool.scan import QUEUE
 from mailer.spool.view import story
-from mailer.spool.view.inspect import Mine, Seen
+from mailer.spool.view.inspect import Seen, Share
 from mailer.spool.view.obstacles import Obstacle
 from mailer.spool.view.summary import Summary, of_seen
 
@@ -26,6 +26,7 @@ _MAX_SORTED = 200_000
 _LINES_PER_WRITE = 16
 """With PYTHONUNBUFFERED, as in many containers, each of these is a system call. More than 4096 bytes could be
 written in part when the process is stopped: see PIPE_BUF in pipe(7)."""
+_STATES = {place: f"{place:7}" for place in Place}
 _HEADING = f"{'ID':26} {'STATE':7} {'AGE':>4} {'SIZE':>5}  SENDER -> RECIPIENTS\n"
 
 
@@ -57,11 +58,11 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
         keeps = report_obstacles(context.config, context.spool)
         report_drops(context.spool)
 
-        def records_of(mine: Mine) -> Iterator[str]:
+        def records_of(mine: Share) -> Iterator[str]:
             for seen in wanted.select(context.spool, QUEUE, now, mine):
                 yield json_line(records.record(seen, keeps))
 
-        def lines_of(mine: Mine) -> Iterator[str]:
+        def lines_of(mine: Share) -> Iterator[str]:
             for found in wanted.summary(context.spool, QUEUE, now, mine):
                 yield line(found, now, keeps)
 
@@ -88,15 +89,14 @@ def line(found: Seen | Summary, now: float, keeps: Collection[Obstacle] = ()) ->
         now: seconds since the epoch.
         keeps: the obstacles that hold back all mail.
     """
-    if (summary := of_seen(found)) is None:
+    if (summary := found if isinstance(found, Summary) else of_seen(found)) is None:
         assert isinstance(found, Seen)
         return f"{found.id} {found.spot.place:7} {'-':>4} {'-':>5}  {story.unreadable(found)}\n"
     older, size = words.age(now - summary.received), words.size(summary.length)
-    sender = words.address(summary.sender)
     recipients = words.recipients(summary.recipients[0], summary.statuses)
-    situation = story.situation(summary, now, keeps)
-    reply = words.reply(summary.reply)
-    return (
-        f"{summary.id} {summary.place:7} {older:>4} {size:>5}  {sender} -> {recipients}"
-        f"{'; ' if situation else ''}{situation}{'; ' if reply else ''}{reply}\n"
-    )
+    told = f"{words.address(summary.sender)} -> {recipients}"
+    if situation := story.situation(summary, now, keeps):
+        told = f"{told}; {situation}"
+    if summary.reply:
+        told = f"{told}; {words.reply(summary.reply)}"
+    return f"{summary.id} {_STATES[summary.place]} {older:>4} {size:>5}  {told}\n"

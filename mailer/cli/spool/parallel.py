@@ -11,15 +11,14 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from itertools import islice
 
 from mailer.cli.children import end_with
 from mailer.spool.layout import Place, Spool
 from mailer.spool.scan import spots
-from mailer.spool.view.inspect import Mine, everything
+from mailer.spool.view.inspect import EVERYTHING, Share
 
-Lines = Callable[[Mine], Iterator[str]]
+Lines = Callable[[Share], Iterator[str]]
 """Yields the lines for the messages of a share."""
 
 _MIN_MESSAGES = 5_000
@@ -51,7 +50,7 @@ def listed(lines: Lines, processes: int) -> Iterator[str]:
     """
     workers = _start_all(lines, processes) if processes > 1 else {}
     if not workers:
-        yield from lines(everything)
+        yield from lines(EVERYTHING)
         return
     try:
         yield from _merged(list(workers))
@@ -71,7 +70,7 @@ def _start_all(lines: Lines, processes: int) -> dict[int, int]:
     workers: dict[int, int] = {}
     try:
         for number in range(processes):
-            fd, pid = _start(lines, partial(_is_in_share, number, processes))
+            fd, pid = _start(lines, Share(number, processes))
             workers[fd] = pid
     except OSError:
         _end(workers)
@@ -79,11 +78,7 @@ def _start_all(lines: Lines, processes: int) -> dict[int, int]:
     return workers
 
 
-def _is_in_share(number: int, of: int, name: str) -> bool:
-    return ord(name[-1]) % of == number
-
-
-def _start(lines: Lines, mine: Mine) -> tuple[int, int]:
+def _start(lines: Lines, share: Share) -> tuple[int, int]:
     reading, writing = os.pipe()
     parent = os.getpid()
     try:
@@ -98,7 +93,7 @@ def _start(lines: Lines, mine: Mine) -> tuple[int, int]:
         code = _DEFECT
         try:
             os.close(reading)
-            code = _write(lines(mine), writing, parent)
+            code = _write(lines(share), writing, parent)
         finally:
             os._exit(code)  # Skip the clean-up at exit, which only the parent must do.
     os.close(writing)

@@ -11,7 +11,7 @@ from mailer.cli.options import DURATION
 from mailer.cli.synonyms import STATES, Word
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.scan import QUEUE, find
-from mailer.spool.view.inspect import Mine, Seen, everything, listing
+from mailer.spool.view.inspect import EVERYTHING, Seen, Share, listing
 from mailer.spool.view.summary import Summary, of_seen, summaries
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -64,14 +64,14 @@ class Filter(msgspec.Struct, frozen=True):
         return not (self.sender is None and self.recipient is None and self.older is None)
 
     def select(
-        self, spool: Spool, places: tuple[Place, ...], now: float, mine: Mine = everything
+        self, spool: Spool, places: tuple[Place, ...], now: float, mine: Share = EVERYTHING
     ) -> Iterator[Seen]:
         """Stream the messages that match, from `places` unless `--state` is given."""
         found = listing(spool, now, self.states or places, mine)
         return (seen for seen in found if self.matches(of_seen(seen), now))
 
     def summary(
-        self, spool: Spool, places: tuple[Place, ...], now: float, mine: Mine = everything
+        self, spool: Spool, places: tuple[Place, ...], now: float, mine: Share = EVERYTHING
     ) -> Iterator[Seen | Summary]:
         """Stream the same messages as `select`, with only the columns of a listing."""
         found = summaries(spool, now, self.states or places, mine)

@@ -198,16 +198,24 @@ def recipients_of(spool: Spool, spot: Spot, *, waiting: bool = False) -> tuple[s
     return to_try or left or tuple(state.by_address)
 
 
-Mine = Callable[[str], bool]
-"""Whether the message with this name is in the caller's share, when several processes list one spool."""
+class Share(msgspec.Struct, frozen=True):
+    """The messages that one of several processes lists."""
+
+    number: int = 0
+    of: int = 1
+    """How many processes list one spool."""
+
+    def among(self, names: Iterable[str]) -> Iterable[str]:
+        """Yield the ids that are in the share, by their last character."""
+        of, number = self.of, self.number
+        return names if of == 1 else (name for name in names if ord(name[-1]) % of == number)
 
 
-def everything(_: str) -> bool:
-    return True
+EVERYTHING = Share()
 
 
 def listing(
-    spool: Spool, now: float, places: Iterable[Place] = QUEUE, mine: Mine = everything
+    spool: Spool, now: float, places: Iterable[Place] = QUEUE, mine: Share = EVERYTHING
 ) -> Iterator[Seen]:
     """Yield every message in some places once, in no order; arguments and errors as for `join_scans`."""
     return join_scans(spool, now, places, lambda *_: None, mine)
@@ -220,7 +228,7 @@ Peek = Callable[[int, Place, str], _Peeked | None]
 
 
 def join_scans(
-    spool: Spool, now: float, places: Iterable[Place], peek: Peek[_Peeked], mine: Mine
+    spool: Spool, now: float, places: Iterable[Place], peek: Peek[_Peeked], mine: Share
 ) -> Iterator[Seen | _Peeked]:
     """Yield every message in some places, each once, in no order.
 
@@ -248,7 +256,7 @@ def join_scans(
     moved: dict[int, Spot] = {}
     for place, bucket, directory, found in batches(spool, places):
         at_rest = os.fstat(directory).st_ctime < began
-        for name in filter(mine, found):
+        for name in mine.among(found):
             if at_rest and (peeked := peek(directory, place, name)) is not None:
                 listed.append(hash(name))
                 yield peeked
@@ -280,14 +288,14 @@ def _look_all_the_same(spool: Spool, spot: Spot) -> Seen | None:
         return Seen(spot, None, f"it cannot be read: {error.strerror}")
 
 
-def _moved_since(spool: Spool, places: Iterable[Place], began: float, mine: Mine) -> Iterator[Spot]:
+def _moved_since(spool: Spool, places: Iterable[Place], began: float, mine: Share) -> Iterator[Spot]:
     for place in places:
         for bucket in buckets(spool, place) if place in BUCKETED else [""]:
             directory = f"{place}/{bucket}" if bucket else place.value
             # A rename changes both directories. (*Measured: without this check of the directories, the
             # listing of a spool at rest takes a third longer.*)
             if _changed(spool, directory) >= began:
-                for name in filter(mine, names(spool, directory)):
+                for name in mine.among(names(spool, directory)):
                     spot = Spot(place, name, bucket)
                     if _changed(spool, spot.path) >= began:
                         yield spot

@@ -21,7 +21,7 @@ from mailer.spool.entry import FORMAT
 from mailer.spool.journal import OUTCOMES, Event, Kind
 from mailer.spool.layout import Place, Spool
 from mailer.spool.scan import QUEUE
-from mailer.spool.view.inspect import Mine, Seen, everything, join_scans
+from mailer.spool.view.inspect import EVERYTHING, Seen, Share, join_scans
 
 _READ = 8 * 1024
 """Octets read of a file's beginning, and of its journal if that begins later: enough for ordinary files."""
@@ -77,7 +77,7 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
 
 
 def summaries(
-    spool: Spool, now: float, places: Iterable[Place] = QUEUE, mine: Mine = everything
+    spool: Spool, now: float, places: Iterable[Place] = QUEUE, mine: Share = EVERYTHING
 ) -> Iterator[Seen | Summary]:
     """Yield what `inspect.listing` does, as summaries where possible; arguments and errors are the same."""
     return join_scans(spool, now, places, _at_a_glance, mine)
