@@ -19,17 +19,17 @@ main()
 HEAVY = {"asyncio", "ssl", "dns", "dkim", "cryptography", "aiohttp", "aiosmtpd", "email", "mailer.send.run"}
 MODULES = {
     "--help": 134,
-    "guide": 136,
-    "test --help": 215,
-    "pause": 208,
-    "providers": 235,
-    "log": 221,
-    "spool ls": 243,
-    "spool stats": 234,
-    "spool why ID": 266,
-    "route --from a@example.com --to bob@example.net": 265,
-    "limits": 225,
-    "config check": 230,
+    "guide": 135,
+    "test --help": 210,
+    "pause": 202,
+    "providers": 229,
+    "log": 213,
+    "spool ls": 238,
+    "spool stats": 229,
+    "spool why ID": 259,
+    "route --from a@example.com --to bob@example.net": 255,
+    "limits": 221,
+    "config check": 222,
 }
 
 
