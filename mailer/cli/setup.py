@@ -23,7 +23,7 @@ from mailer.mail.reply import printable
 from mailer.maillog.events import Level, MailLog
 from mailer.maillog.ledger import Ledger
 from mailer.maillog.stderr import Format, stderr_sink
-from mailer.spool.layout import LOG, TRACES, Spool, SpoolError
+from mailer.spool.layout import DIRECTORIES, LOG, TRACES, Spool, SpoolError
 from mailer.spool.state.pause import describe, read_pause
 
 
@@ -58,7 +58,13 @@ def command_context(loaded: Loaded | None = None, *, http: bool = False) -> Iter
     become_owner(config.spool_dir, http=http)
     with Spool.open(config.spool_dir) as spool:
         log = open_log(spool, Level.WARNING, keep=float(config.log_retention))
-        yield CommandContext(config, spool, log, operator)
+        try:
+            yield CommandContext(config, spool, log, operator)
+        except OSError as error:
+            # The spool opens its files by paths relative to its own descriptor.
+            if isinstance(error.filename, str) and error.filename.partition("/")[0] in DIRECTORIES:
+                error.filename = str(spool.path / error.filename)
+            raise
 
 
 def program_log(config: Config, spool: Spool, level: Level) -> MailLog:

@@ -209,6 +209,10 @@ class Spool:
                 f"the spool {self.path} belongs to user {state.st_uid}, and this runs as {os.geteuid()}: "
                 "run as its owner, or give it to this user with chown -R",
             )
+        if not os.access(".", os.X_OK, dir_fd=self.root, effective_ids=True):
+            if not create:
+                raise _unusable(self.path, state)
+            os.fchmod(self.root, DIRECTORY_MODE)
         kind = filesystem_of(self.root).kind
         if why := refusal(kind):
             raise SpoolError(
@@ -288,8 +292,11 @@ class Spool:
         except FileNotFoundError:
             return False
         if stat.S_IMODE(found.st_mode) != DIRECTORY_MODE:
-            with self.directory(name) as fd:
-                os.fchmod(fd, DIRECTORY_MODE)
+            try:
+                with self.directory(name) as fd:
+                    os.fchmod(fd, DIRECTORY_MODE)
+            except PermissionError:
+                raise _unusable(self.path / name, found) from None
         return True
 
     def _take_over_traces(self) -> None:
@@ -437,6 +444,13 @@ def foreign(path: Path) -> str:
     except OSError:
         return ""
     return f"{path} {no_spool(found, path)}" if found is Standing.FOREIGN else ""
+
+
+def _unusable(path: Path, state: os.stat_result) -> SpoolError:
+    from shlex import quote  # noqa: PLC0415 - for a message
+
+    what = f"{path} has mode {stat.S_IMODE(state.st_mode):04o}, and its owner cannot use it"
+    return SpoolError(None, f"{what}: type: chmod {DIRECTORY_MODE:04o} {quote(str(path))}")
 
 
 def _sync_parent(path: Path) -> None:

@@ -57,6 +57,32 @@ def test_root_leaves_no_file_of_its_own_in_another_users_spool(open_directory: P
     assert len(relay.delivered()) == 2
 
 
+def test_modes_that_keep_the_owner_out_are_named_and_mended_where_that_is_possible(
+    open_directory: Path,
+) -> None:
+    """A careless chmod: doctor itself ended with "new: Permission denied", and found nothing."""
+    relay = Relay(open_directory)
+    Queue(relay.spool).new()
+    give_away(relay.spool)
+    new = relay.spool / "new"
+    new.chmod(0)
+    doctor = relay.mailer("doctor", "--offline")
+    assert doctor.returncode == 1, doctor.stderr
+    assert f"{new}: has mode 0000, not 0700: we cannot use it" in doctor.stdout
+    assert f"type: chmod 0700 {new}\n" in doctor.stdout
+    assert f"{new}: Permission denied" in relay.mailer("spool", "ls").stderr
+    assert f"type: chmod 0700 {new}\n" in relay.mailer_send("--once").stderr
+    new.chmod(0o700)
+    for path in (*relay.spool.rglob("*"), relay.spool):
+        path.chmod(0o640)
+    doctor = relay.mailer("doctor", "--offline")
+    assert doctor.returncode == 1, doctor.stderr
+    assert f"{relay.spool}: has mode 0640, not 0700: we cannot use it" in doctor.stdout
+    assert f"type: chmod 0700 {relay.spool}\n" in relay.mailer("spool", "ls").stderr
+    assert relay.mailer_send("--once").returncode == 0
+    assert len(relay.delivered()) == 1
+
+
 def test_nothing_is_imported_once_root_has_become_an_owner_who_cannot_read_python(
     open_directory: Path, tmp_path: Path
 ) -> None:

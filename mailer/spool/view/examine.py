@@ -39,6 +39,8 @@ def directories(spool: Path) -> list[Finding]:
 
 def never_started(spool: Path) -> bool:
     """Return whether no program has used this directory as its spool; a fresh clone has a README in it."""
+    if spool.is_dir() and not os.access(spool, os.X_OK):
+        return False  # Its names cannot be looked up.
     return not any(os.path.lexists(spool / name) for name in DIRECTORIES)
 
 
@@ -55,6 +57,11 @@ def _not_there(spool: Path) -> Finding:
 
 
 def _wrong(spool: Path, state: os.stat_result) -> Iterator[Finding]:
+    if not os.access(spool, os.R_OK | os.X_OK):
+        words = f"has mode {stat.S_IMODE(state.st_mode):04o}, not {DIRECTORY_MODE:04o}: we cannot use it"
+        todo = f"type: chmod {DIRECTORY_MODE:04o} {quote(str(spool))}"
+        yield Finding(str(spool), "modes", Grade.PROBLEM, words, todo)
+        return
     with Spool.open_unchecked(spool) as opened:
         for name in ("", *DIRECTORIES):
             path = spool / name
@@ -66,10 +73,13 @@ def _wrong(spool: Path, state: os.stat_result) -> Iterator[Finding]:
                 words = "is not a directory of this user, so no program starts"
                 yield Finding(str(path), "owner", Grade.PROBLEM, words, "move it away")
             elif (mode := stat.S_IMODE(found.st_mode)) != (right := DIRECTORY_MODE if name else opened.mode):
-                others = "others can enter it" if mode & 0o077 else "we cannot use it"
-                words = f"has mode {mode:04o}, not {right:04o}: {others}"
-                todo = f"type: chmod {right:04o} {quote(str(path))} (the next start of any program does so)"
-                yield Finding(str(path), "modes", Grade.WARNING, words, todo)
+                useless = mode & DIRECTORY_MODE != DIRECTORY_MODE
+                words = f"has mode {mode:04o}, not {right:04o}: "
+                words += "we cannot use it" if useless else "others can enter it"
+                todo = f"type: chmod {right:04o} {quote(str(path))}"
+                todo += "" if useless else " (the next start of any program does so)"
+                grade = Grade.PROBLEM if useless else Grade.WARNING
+                yield Finding(str(path), "modes", grade, words, todo)
 
 
 def space(spool: Path, min_free: int) -> list[Finding]:

@@ -46,9 +46,11 @@ def queue(spool: Path, now: float) -> list[Finding]:
         try:
             return [_sending(opened, now), *_at_rest(opened, now)]
         except OSError as error:
-            # Missing places are made at the next start; what would prevent that is reported elsewhere.
             if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
-                raise
+                words, path = f"cannot be read: {error.strerror}", spool / (error.filename or "")
+                todo = "give its owner mode 0700" if error.errno == errno.EACCES else "check the disk (dmesg)"
+                return [Finding(str(path), "queue", Grade.PROBLEM, words, todo)]
+            # Missing places are made at the next start; what would prevent that is reported elsewhere.
             words = f"one of its directories is missing: {error.filename}"
             return [Finding(str(spool), "queue", Grade.SKIPPED, words)]
 
