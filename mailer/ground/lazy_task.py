@@ -18,9 +18,10 @@ _MOST = 50
 
 
 class _Ready:
-    """What is to be continued in one thread."""
+    """What is to be continued by one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.loop = loop
         self.current: LazyTask | None = None
         """The one that runs now; not set while a task runs."""
         self.started: deque[LazyTask] = deque()
@@ -31,7 +32,7 @@ class _Ready:
 
 class _Here(threading.local):
     def __init__(self) -> None:
-        self.ready = _Ready()
+        self.ready = _Ready(None)
 
 
 _here = _Here()
@@ -58,9 +59,18 @@ class LazyTask:
         It never runs within a task, where `asyncio.timeout` would cancel that task.
         """
         ready = _here.ready
+        if ready.loop is not (loop := asyncio.get_running_loop()):
+            # What an earlier loop of this thread has left is neither begun nor continued.
+            for left in ready.started:
+                left.drop()
+            ready = _here.ready = _Ready(loop)
         ready.started.append(self)
         if ready.current is None:
             _schedule(ready)
+
+    def drop(self) -> None:
+        """End it before it has begun."""
+        self._coroutine.close()
 
     def cancel(self) -> None:
         """Raise CancelledError where it waits, as `asyncio.Task.cancel` does."""

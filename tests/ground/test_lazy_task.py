@@ -228,3 +228,23 @@ def test_an_error_is_reported_and_not_raised_at_what_woke_it() -> None:
         assert isinstance(reports[0]["exception"], KeyError)
 
     run(main)
+
+
+def test_what_a_loop_leaves_unbegun_is_not_begun_by_the_next_loop_of_its_thread() -> None:
+    heard: list[str] = []
+
+    async def listen(name: str) -> None:
+        heard.append(name)
+
+    def start(loop: asyncio.AbstractEventLoop, name: str) -> None:
+        LazyTask(listen(name)).start()
+        loop.call_soon(loop.stop)
+
+    for name in ("stopped", "goes on"):
+        loop = asyncio.new_event_loop()
+        loop.call_soon(start, loop, name)
+        if name == "stopped":
+            loop.stop()
+        loop.run_forever()
+        loop.close()
+    assert heard == ["goes on"]

@@ -233,6 +233,9 @@ class Queue:
                     self._waiting.remove(me)
         return self._items.popleft()
 
+    def empty(self) -> bool:
+        return not self._items
+
     def get_nowait(self) -> Any:
         if not self._items:
             raise Empty
