@@ -17,6 +17,7 @@ from mailer.maillog.events import Fields, Level, Sink
 
 _LONGEST = 2000
 """Characters of one value: a reply, or the addresses of a message to a hundred; the ledger has all of it."""
+_UNQUOTED = bytes({*range(0x20, 0x7F)} - {*b'"'})
 
 
 class Format(StrEnum):
@@ -75,10 +76,10 @@ def _all_bare(words: str, count: int) -> bool:
     """
     return (
         len(words) <= _LONGEST
-        and words.isprintable()
+        and words.isascii()
+        and not words.encode().translate(None, _UNQUOTED)
         and words.count("=") == count
         and words.count(" ") < count
-        and words.find('"') < 0
         and words.find("= ") < 0
         and words[-1:] != "="
     )

@@ -8,7 +8,6 @@ to 60, and its processor time from 50 us to 12.)
 """
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -196,9 +195,10 @@ class Committer:
             else:
                 of_loops.setdefault(job.loop, []).append(job)
         for loop, these in of_loops.items():
-            # If the loop was closed meanwhile, its waiters are gone.
-            with contextlib.suppress(RuntimeError):
+            try:
                 loop.call_soon_threadsafe(self._tell_all, these)
+            except RuntimeError:
+                continue  # the loop was closed meanwhile, so its waiters are gone
 
     def _tell_all(self, group: list[_Job]) -> None:
         try:

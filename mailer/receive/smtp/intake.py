@@ -190,8 +190,9 @@ class Intake:
         self._await_more()
 
     def _await_more(self) -> None:
-        left = self._deadline - self._connection.loop.time()
-        self._connection.timer.arm(max(0.001, min(left, self._context.settings.stall_timeout)))
+        connection, most = self._connection, self._context.settings.stall_timeout
+        left = self._deadline - connection.loop.time()
+        connection.timer.arm(most if left > most else max(0.001, left))
 
     def _commit(self, rest: bytes = b"") -> None:
         """Have the message made durable, and put back what the client sent after its end."""

@@ -69,7 +69,9 @@ class Transaction:
             mail = mail_parameters(path.parameters)
         except (AddressError, ParameterError) as error:
             return _refused(error)
-        refusal = _unsupported(argument, path, extended=extended, smtputf8=mail.smtputf8)
+        refusal = None
+        if not (extended and argument.isascii()):
+            refusal = _unsupported(argument, path, extended=extended, smtputf8=mail.smtputf8)
         if refusal is None and mail.size > self._settings.max_message_size:
             refusal = replies.MESSAGE_TOO_BIG
         scheduled = mail.hold_until or (now + mail.hold_for if mail.hold_for else 0.0)
@@ -101,7 +103,9 @@ class Transaction:
             rcpt = rcpt_parameters(path.parameters)
         except (AddressError, ParameterError) as error:
             return _refused(error)
-        refusal = _unsupported(argument, path, extended=extended, smtputf8=self._mail.smtputf8)
+        refusal = None
+        if not (extended and argument.isascii()):
+            refusal = _unsupported(argument, path, extended=extended, smtputf8=self._mail.smtputf8)
         if refusal is None:
             refusal = self._add(Recipient(path.address, rcpt.notify, rcpt.orcpt))
         if refusal is not None:
