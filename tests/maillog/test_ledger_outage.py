@@ -106,7 +106,7 @@ def test_the_operators_commands_work_while_the_ledger_is_full(spooled: Relay) ->
     assert spooled.mailer("log", under=full(spooled)).returncode == 0
 
 
-def test_all_programs_go_on_without_the_directory_and_use_the_next_one(relay: Relay, free_port: int) -> None:
+def test_all_programs_go_on_without_the_directory_and_make_the_next_one(relay: Relay, free_port: int) -> None:
     relay.configure({"enableHealthCheck": True, "healthCheckPort": free_port})
     log = relay.spool / "log"
 
@@ -121,13 +121,16 @@ def test_all_programs_go_on_without_the_directory_and_use_the_next_one(relay: Re
         until(lambda: len(relay.delivered()) == 1, "the first message")
         until(lambda: total() == 1, "the monitor to count it")
         shutil.rmtree(log)
+        log.touch()  # so that it cannot be made again
         # Each program looks for the directory once a second, and tells what it misses.
         sent = submit_until(lambda: process.output().count(LOST) == 2, relay)
         submit(relay)
         until(lambda: len(relay.delivered()) == 1 + sent + 1, "all messages without a ledger")
         assert total() == 1
-        log.mkdir(mode=0o700)
-        submit_until(lambda: any(b'"accepted"' in day.read_bytes() for day in log.iterdir()), relay)
+        log.unlink()
+        submit_until(
+            lambda: log.is_dir() and b'"accepted"' in b"".join(map(Path.read_bytes, log.iterdir())), relay
+        )
         until(lambda: total() > 1, "the monitor to count on")
 
 
