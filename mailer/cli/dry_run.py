@@ -21,8 +21,8 @@ from mailer.send.routes.hops import held_in_doubt, target_name
 from mailer.send.staging import Staging
 from mailer.spool import words
 from mailer.spool.due import due_buckets
-from mailer.spool.journal import Standing
 from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.message_state import Standing
 from mailer.spool.scan import names
 from mailer.spool.view.inspect import Seen, View, look
 from mailer.spool.view.obstacles import next_attempt

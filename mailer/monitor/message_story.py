@@ -18,8 +18,9 @@ from mailer.maillog.traces import Trace
 from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import earliest
-from mailer.spool.journal import Event, Kind, Standing
+from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import LOG, TRACES, Place, Spool, Spot
+from mailer.spool.message_state import Standing
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.state import clock_guard
 from mailer.spool.view.inspect import Seen, View, look

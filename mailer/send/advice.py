@@ -18,8 +18,8 @@ from mailer.send.hop_names import provider_at
 from mailer.send.replies.reader import read_line
 from mailer.send.replies.reading import About, Reading
 from mailer.send.replies.recipients import FULL_MAILBOX
-from mailer.spool.journal import Standing
 from mailer.spool.layout import LOCAL
+from mailer.spool.message_state import Standing
 from mailer.spool.view.verdict import NOTHING_TO_DO
 
 _GIVEN_UP = frozenset({Status.BOUNCED, Status.EXPIRED})

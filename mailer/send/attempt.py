@@ -19,7 +19,7 @@ from mailer.send.routes.directions import Way, unreachable
 from mailer.send.routes.route import Route
 from mailer.send.together import together
 from mailer.send.trouble import Action, Hardness, HopTrouble, Resting, decide
-from mailer.spool.journal import Standing
+from mailer.spool.message_state import Standing
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -15,7 +15,7 @@ What one attempt can add beyond each mark is bounded by the number of recipients
 from collections.abc import Mapping
 
 from mailer.mail.outcome import Outcome, Status
-from mailer.spool.journal import Standing
+from mailer.spool.message_state import Standing
 
 MANY = 50
 """The least number of recipients for which `as-before` is written; with fewer, each has its own line."""

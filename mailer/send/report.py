@@ -7,7 +7,7 @@ import msgspec
 from mailer.mail.outcome import FINAL, Outcome, Status
 from mailer.mail.reply import enhanced_status
 from mailer.maillog.events import Delivery, MailLog, Times
-from mailer.spool.journal import State
+from mailer.spool.message_state import State
 from mailer.spool.run.claim import Claim
 
 _Groups = Mapping[Outcome, Sequence[str]]

@@ -6,8 +6,8 @@ from mailer.send.dsn.notify import Notifier
 from mailer.spool.background_close import BackgroundClose
 from mailer.spool.changes import Change, DurableMove, left_behind
 from mailer.spool.committer import Committer
-from mailer.spool.journal import Disposition, State
 from mailer.spool.layout import Place, bucket_for, day_for, scheduled_bucket_for
+from mailer.spool.message_state import Disposition, State
 from mailer.spool.run.claim import Claim
 from mailer.spool.transitions import Move
 

@@ -18,8 +18,8 @@ from mailer.send.attempt import Attempt
 from mailer.send.context import RunContext
 from mailer.send.record import Record
 from mailer.send.settle import Settler
-from mailer.spool.journal import Disposition, Standing
 from mailer.spool.layout import SPOOL_WIDE, Place
+from mailer.spool.message_state import Disposition, Standing
 from mailer.spool.run.claim import POISON_AFTER, Claim, Claims
 
 if TYPE_CHECKING:

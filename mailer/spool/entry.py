@@ -30,9 +30,9 @@ import msgspec
 from mailer.mail import clock
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.lazy_pattern import compile_late
-from mailer.spool import journal
+from mailer.spool import journal, message_state
 from mailer.spool.ids import is_id
-from mailer.spool.journal import State
+from mailer.spool.message_state import State
 from mailer.spool.syscalls import read_at
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def read_entry(
     offset, length = end.end(), int(end.group(1))
     lines = _read_journal(fd, head, offset + length, size)
     events = journal.decode_whole(lines) or journal.decode(lines)
-    state = journal.fold(block.envelope.recipients, events, boot=boot)
+    state = message_state.fold(block.envelope.recipients, events, boot=boot)
     if state.accepted is None:
         raise Corrupt("it is incomplete: no accepted line follows the message")
     if state.accepted.envelope != _sha256()(head[:offset]).hexdigest():

@@ -17,7 +17,7 @@ from testbed.waiting import until
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
 from mailer.monitor.results import Stuck, describe
-from mailer.spool.journal import Standing
+from mailer.spool.message_state import Standing
 
 LATER = faketime("+2h")
 """A night later, by the clock of all programs."""

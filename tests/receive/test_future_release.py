@@ -23,8 +23,8 @@ from mailer.receive.smtp.parameters import ParameterError, mail_parameters
 from mailer.spool.changes import make_durable
 from mailer.spool.due import due_buckets
 from mailer.spool.incoming import Incoming
-from mailer.spool.journal import Disposition
 from mailer.spool.layout import Place, Spool, bucket_for, full_minute, scheduled_bucket_for
+from mailer.spool.message_state import Disposition
 from mailer.spool.run.operate import Operator
 from mailer.spool.run.sweep import requeue_due
 from mailer.spool.scan import find

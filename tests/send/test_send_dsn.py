@@ -16,7 +16,7 @@ from mailer.send.dsn.fields import status_code
 from mailer.send.dsn.owed import Action, Told, destination
 from mailer.send.dsn.report import LARGEST_COPY, compose, header_of
 from mailer.send.dsn.subject import Letterhead, Subject
-from mailer.spool.journal import Standing
+from mailer.spool.message_state import Standing
 
 OURS = Letterhead("01M82KGEY3WBBXBFP3K78QFDBH", "relay.example.com", "app@example.com", NOW)
 

@@ -14,9 +14,10 @@ from spools.syncs import Fsyncs
 from spools.walk import only, walk
 
 from mailer.spool import locked_message
-from mailer.spool.journal import Disposition, Event, Kind
+from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.locked_message import Busy, Gone, LockedMessage
+from mailer.spool.message_state import Disposition
 from mailer.spool.run.claim import POISON_AFTER, Claims
 from mailer.spool.run.operate import Operator
 from mailer.spool.syscalls import boot_id

@@ -9,7 +9,8 @@ from spools.strategies import NOW
 from mailer.mail.clock import rfc3339
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
-from mailer.spool.journal import OVERDUE, Disposition, Event, Kind, State, decode, encode, fold, last_kind
+from mailer.spool.journal import OVERDUE, Event, Kind, decode, encode, last_kind
+from mailer.spool.message_state import Disposition, State, fold
 
 BOB, EVE = "bob@example.net", "eve@example.org"
 RECIPIENTS = (Recipient(BOB), Recipient(EVE))

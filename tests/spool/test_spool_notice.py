@@ -22,8 +22,9 @@ from mailer.maillog.events import MailLog
 from mailer.send.dsn.notify import NotificationSettings, Notifier
 from mailer.spool.changes import Change, make_durable
 from mailer.spool.inode_spread import HOME
-from mailer.spool.journal import Disposition, Event
+from mailer.spool.journal import Event
 from mailer.spool.layout import Place, Spool
+from mailer.spool.message_state import Disposition
 from mailer.spool.run.claim import Claim
 from mailer.spool.run.sweep import clean_tmp
 from mailer.spool.scan import names

@@ -11,8 +11,9 @@ from mailer.mail.outcome import Status
 from mailer.maillog.ledger import EVENTS, Line
 from mailer.receive.content.header_policy import Arrival, ContentPolicy, Origin, received_field
 from mailer.spool.entry import check_message, read_entry
-from mailer.spool.journal import Disposition, Kind
+from mailer.spool.journal import Kind
 from mailer.spool.layout import LOCAL, LOG, STATE, Place, bucket_for
+from mailer.spool.message_state import Disposition
 from mailer.spool.transitions import TRANSITIONS, Move
 
 README = (Path(__file__).parents[2] / "spool/README.md").read_text(encoding="utf-8")

@@ -22,8 +22,8 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
 from mailer.send.advice import advise
 from mailer.send.smtp.opening import OwnReceiver
-from mailer.spool.journal import Standing
 from mailer.spool.layout import Place, Spot
+from mailer.spool.message_state import Standing
 from mailer.spool.view.inspect import look
 from mailer.spool.view.verdict import Outlook
 from mailer.spool.view.verdict import verdict as verdict_of

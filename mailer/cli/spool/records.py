@@ -4,8 +4,8 @@ from collections.abc import Collection
 from typing import Any
 
 from mailer.mail import clock
-from mailer.spool.journal import Standing
 from mailer.spool.layout import Place, full_minute
+from mailer.spool.message_state import Standing
 from mailer.spool.view.inspect import Seen
 from mailer.spool.view.obstacles import Obstacle, next_attempt
 

@@ -18,9 +18,9 @@ from mailer.monitor.page.session import FIELD, Sessions, fields
 from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import is_id
-from mailer.spool.journal import State
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.locked_message import Busy, Gone, Unsafe
+from mailer.spool.message_state import State
 from mailer.spool.run.operate import Operator, Refused
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.state import provider_state

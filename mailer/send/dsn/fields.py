@@ -8,7 +8,7 @@ from mailer.mail.reply import enhanced_status, printable
 from mailer.send.dsn.lines import date_time, ended, part, wrapped
 from mailer.send.dsn.owed import Action, Told
 from mailer.send.dsn.subject import Letterhead, Subject
-from mailer.spool.journal import Standing
+from mailer.spool.message_state import Standing
 
 LONGEST_REPLY = 500
 """Characters of a reply to include. RFC 5321 4.5.3.1.5: 512 octets a line; the journal keeps more."""

@@ -13,7 +13,7 @@ from enum import StrEnum
 from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
 from mailer.mail.outcome import Status
 from mailer.mail.patterns import AddressPatterns
-from mailer.spool.journal import Standing, State
+from mailer.spool.message_state import Standing, State
 
 
 class Action(StrEnum):

@@ -14,7 +14,7 @@ from mailer.send.dsn.fields import LONGEST_REPLY, for_programs, in_doubt, is_quo
 from mailer.send.dsn.lines import date_time, ended, part, wrapped
 from mailer.send.dsn.owed import Action, Told
 from mailer.send.dsn.subject import Letterhead, Subject
-from mailer.spool.journal import Standing
+from mailer.spool.message_state import Standing
 
 LARGEST_COPY = 50_000
 """The most octets of a message that is returned whole; of a larger one only the header is returned. The same

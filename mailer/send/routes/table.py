@@ -8,7 +8,7 @@ from mailer.send.routes.directions import Directions, Own, Target, Way, mail_of
 from mailer.send.routes.route import Route
 from mailer.send.routes.rules import Mail
 from mailer.send.routes.turns import Turns
-from mailer.spool.journal import Standing
+from mailer.spool.message_state import Standing
 from mailer.spool.run.claim import Claim
 
 

@@ -13,7 +13,6 @@ import msgspec
 
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.ids import is_id
-from mailer.spool.journal import Disposition
 from mailer.spool.layout import (
     BUCKETED,
     DIRECTORIES,
@@ -29,6 +28,7 @@ from mailer.spool.layout import (
     Spot,
     is_day,
 )
+from mailer.spool.message_state import Disposition
 from mailer.spool.names import foreign_names, other_names
 from mailer.spool.run.sweep import STALE
 from mailer.spool.scan import is_bucket

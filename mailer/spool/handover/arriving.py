@@ -39,9 +39,10 @@ from mailer.spool.handover.wire import (
     Verdict,
 )
 from mailer.spool.ids import is_id
-from mailer.spool.journal import Event, Kind, State
+from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import ONCE, Place, Spool, Spot
 from mailer.spool.locked_message import Busy, LockedMessage, Missed, Unsafe
+from mailer.spool.message_state import State
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.syscalls import read_at, write_all
 from mailer.spool.view.inspect import View

@@ -20,9 +20,9 @@ import os
 
 from mailer.spool.entry import Corrupt
 from mailer.spool.incoming import Incoming
-from mailer.spool.journal import State
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.locked_message import Busy, Gone, LockedMessage, Unsafe
+from mailer.spool.message_state import State
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.transitions import Move
 from mailer.spool.view.inspect import View

@@ -23,9 +23,10 @@ from mailer.spool.changes import (
 )
 from mailer.spool.entry import Corrupt
 from mailer.spool.handover.parking import unpark
-from mailer.spool.journal import Event, Kind, State
+from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.locked_message import LockedMessage, Unsafe, remove_quarantined
+from mailer.spool.message_state import State
 from mailer.spool.syscalls import sync_filesystem
 from mailer.spool.transitions import TRANSITIONS, Move
 

@@ -12,8 +12,9 @@ import msgspec
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.spool import words
-from mailer.spool.journal import OUTCOMES, Event, Kind, Standing
+from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, full_minute
+from mailer.spool.message_state import OUTCOMES, Standing
 from mailer.spool.view.inspect import Seen
 from mailer.spool.view.obstacles import Obstacle, next_attempt
 from mailer.spool.view.summary import Summary

@@ -18,8 +18,9 @@ from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.outcome import FINAL, Status
 from mailer.spool import journal
 from mailer.spool.entry import FORMAT
-from mailer.spool.journal import OUTCOMES, Event, Kind
+from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool
+from mailer.spool.message_state import OUTCOMES
 from mailer.spool.scan import QUEUE
 from mailer.spool.view.inspect import EVERYTHING, Seen, Share, join_scans
 
@@ -137,12 +138,12 @@ def _read(fd: int, offset: int) -> bytes:
 
 
 _Standing = tuple[Status, str, str, int]
-"""A recipient's status, reply, due time and attempt, as in `journal.Standing`."""
+"""A recipient's status, reply, due time and attempt, as in `message_state.Standing`."""
 _Folded = tuple[list[str], list[Status], int, float | None, str, str]
 
 
 def _fold(addresses: list[str], events: list[Event]) -> _Folded | None:
-    """Fold the accepted line and later ones, as `journal.advance` does, into `recipients` to `reply`."""
+    """Fold the accepted line and later ones, as `message_state.advance`, into `recipients` to `reply`."""
     accepted, *later = events
     last: dict[str, _Standing] = {}
     for address in addresses:
@@ -190,7 +191,7 @@ def _first(times: list[str]) -> float | None:
 
 
 def _defer_again(last: dict[str, _Standing], event: Event) -> None:
-    """Do as `journal.advance` with an `as-before` line."""
+    """Do as `message_state.advance` with an `as-before` line."""
     among = set(event.to)
     for address, (status, reply, _, attempt) in last.items():
         if status is _DEFERRED and (address in among if among else attempt < event.attempt):

@@ -15,8 +15,9 @@ from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.spool import words
 from mailer.spool.entry import Entry
-from mailer.spool.journal import OUTCOMES, Event, Kind, Standing
+from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import LOCAL, Place
+from mailer.spool.message_state import OUTCOMES, Standing
 from mailer.spool.view.inspect import Seen
 from mailer.spool.view.obstacles import Obstacle, next_attempt, sentences
 from mailer.spool.view.story import outcome, turn
