@@ -69,7 +69,7 @@ class LazyTask:
             _schedule(ready)
 
     def drop(self) -> None:
-        """End it before it has begun."""
+        """End the coroutine where it is, which is not continued any more."""
         self._coroutine.close()
 
     def cancel(self) -> None:

@@ -70,7 +70,7 @@ def logfmt(text: str, fields: Fields) -> str:
 
 
 def _all_bare(words: str, count: int) -> bool:
-    """Return whether no value of so many pairs needs escapes, quotes or a cut, as in nearly every line.
+    """Return whether no value of `count` pairs needs escapes, quotes or a cut, as in nearly every line.
 
     Each pair has one `=`, and a space stands between two: any more of them is in a value.
     """

@@ -4,6 +4,7 @@ Functions that are called with a descriptor or a path of ours go to the kernel a
 system. Nothing of the product is replaced but the names by which its modules know the standard library.
 """
 
+import asyncio
 import ctypes
 import errno
 import fcntl
@@ -22,7 +23,8 @@ from typing import Any
 
 import mailer
 from lab.kernel import FIRST, ROOT, Kernel, trouble
-from lab.threads import Future, Present, Queue, Threading
+from lab.threads import Future, Loop, Present, Queue, Threading
+from mailer.ground.lazy_task import LazyTask
 from mailer.ground.libc import libc
 
 _MOUNT = 7
@@ -243,6 +245,7 @@ def installed() -> Iterator[None]:  # noqa: C901 - one list of what is put in pl
             lambda fd, *rest: At.kernel.dup(fd) if fd >= FIRST else real_fcntl(fd, *rest),
         )
         put(fcntl, "ioctl", _no_ioctl)
+        put(LazyTask, "start", _start_lazily(LazyTask.start))
         put(ctypes, "CDLL", lambda *_, **__: _Libc())
         for module in modules:
             for name, value in list(vars(module).items()):
@@ -269,6 +272,18 @@ def _sleep(seconds: float) -> None:
     until = scheduler.now + seconds
     while scheduler.now < until:
         scheduler.wait(until)
+
+
+def _start_lazily(start: Callable[[LazyTask], None]) -> Callable[[LazyTask], None]:
+    """Have the loop know its lazy tasks, of which asyncio knows nothing; `bury` ends them."""
+
+    def known(task: LazyTask) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        loop.lazy.append(task)
+        start(task)
+
+    return known
 
 
 def _no_ioctl(*_: Any) -> int:

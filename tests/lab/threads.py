@@ -12,7 +12,10 @@ from collections.abc import Callable
 from concurrent import futures
 from queue import Empty
 from random import Random
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from mailer.ground.lazy_task import LazyTask
 
 TURN = 1e-7
 """Seconds that a turn of an event loop takes."""
@@ -321,6 +324,8 @@ class Loop(asyncio.BaseEventLoop):
         super().__init__()
         self._selector = _Selector()
         self._clock_resolution = 1e-6
+        self.lazy: list[LazyTask] = []
+        """Those that were started in it."""
         self.set_exception_handler(lambda _loop, _context: None)
 
     def time(self) -> float:
@@ -374,6 +379,9 @@ def bury() -> None:
     """End what killed programs have left in memory; nothing of it has an effect any more."""
     while _dead:
         loop = _dead.pop()
+        for lazy in loop.lazy:
+            with contextlib.suppress(BaseException):
+                lazy.drop()
         for task in asyncio.all_tasks(loop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             with contextlib.suppress(BaseException):

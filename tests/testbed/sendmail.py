@@ -10,7 +10,7 @@ import ctypes, os, sys
 os.environ["MAILER_SUBMIT_SOCKET"] = {socket!r}
 if {drop!r}:
     os.environ["MAILER_DROP"] = {drop!r}
-from mailer.sendmail import drop, form, main, relay, session
+from mailer.sendmail import drop, main, relay, session, syntax
 main._RESTART = {patience}
 if {uid}:
     os.setgroups([])
