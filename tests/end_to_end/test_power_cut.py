@@ -4,7 +4,7 @@ A disk logs what it is told while the programs work; from the log come the image
 left. On each the programs are started again, and drain it. Everything that was acknowledged arrives or is
 bounced or lies where the operator put it; what was delivered more than a second before comes no second time.
 
-    MAILER_POWER_CUTS=3000 scripts/test tests/end_to_end/test_power_cut.py      as many images instead of 400
+    MAILER_POWER_CUTS=3000 scripts/test tests/end_to_end/test_power_cut.py      as many images instead of 300
 """
 
 import errno
@@ -26,7 +26,7 @@ from testbed.write_log_disk import FLUSH, WRITE, WriteLogDisk, read_log
 
 pytestmark = pytest.mark.fault_row(2, 27, 28)
 
-_CUTS = int(os.environ.get("MAILER_POWER_CUTS", "400"))
+_CUTS = int(os.environ.get("MAILER_POWER_CUTS", "300"))
 _EACH = -(-_CUTS // (len(FILE_SYSTEMS) * len(MAIL)))
 _EACH_AT_LEAST = 15
 """Different images of a recording: more than 200 of them all."""
