@@ -80,6 +80,7 @@ oauthbearer:
 _JWT = r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+"
 
 _OPENSMTPD = """\
+smtp limit max-mails 100000
 listen on {host} port {port}
 action "onward" relay host smtp://{host}:{onward}
 match from any for any action "onward"
