@@ -361,6 +361,26 @@ def test_addresses_beyond_ascii_are_taken_in_both_forms(door: Door) -> None:
         assert b"SMTPUTF8" in block
 
 
+def test_a_domain_beyond_ascii_does_not_make_mail_need_smtputf8(door: Door) -> None:
+    mail = MAIL | {"to": ["Jörg <bob@exämple.net>", "carol@example.net"], "replyTo": "dave@Exämple.net"}
+    assert door.post(mail).status == 202
+    [path] = (door.receiver.spool / "new").iterdir()
+    entry = path.read_bytes()
+    assert entry.isascii()
+    assert b"SMTPUTF8" not in entry
+    assert b"To: =?utf-8?b?SsO2cmc=?= <bob@xn--exmple-cua.net>, carol@example.net\r\n" in entry
+    assert b"Reply-To: dave@xn--exmple-cua.net\r\n" in entry
+
+
+def test_a_raw_message_keeps_its_header_and_needs_smtputf8_for_it(door: Door) -> None:
+    raw = "From: a@example.com\r\nTo: bob@exämple.net\r\n\r\nHello.\r\n".encode()
+    mail = {"from": "a@example.com", "to": "bob@exämple.net", "raw": base64.b64encode(raw).decode()}
+    assert door.post(mail).status == 202
+    assert door.receiver.messages() == [raw]
+    [path] = (door.receiver.spool / "new").iterdir()
+    assert b"SMTPUTF8" in path.read_bytes()
+
+
 def test_a_raw_message_may_come_in_json_and_in_chunks(door: Door) -> None:
     raw = {"from": "a@example.com", "to": "b@example.net", "raw": base64.b64encode(MESSAGE).decode()}
     assert door.post(raw).status == 202

@@ -11,7 +11,7 @@ from email.policy import EmailPolicy
 from http import HTTPStatus
 from typing import Any
 
-from mailer.mail.address import check_address
+from mailer.mail.address import a_labels, check_address
 from mailer.receive.dialogue import Envelope
 from mailer.receive.web.document import Attachment, Mail, several
 from mailer.receive.web.exchange import Problem
@@ -98,6 +98,9 @@ def _address(written: str, where: str) -> Address:
     local_part, _, domain = address.rpartition("@")
     if local_part.startswith('"'):
         raise _unfit(f"{where}: its local part is quoted; submit it by SMTP, or as message/rfc822")
+    if local_part.isascii() and not domain.isascii():
+        # Else the mail needs SMTPUTF8, and a next hop without it can deliver it to no recipient at all.
+        domain = a_labels(domain)
     return Address(name, local_part, domain)
 
 
@@ -110,13 +113,15 @@ def envelope_of(mail: Mail) -> Envelope:
     made = (mail.subject, mail.text, mail.html, mail.attachments, mail.headers, mail.reply_to)
     if mail.raw is not None and any(made):
         raise _unfit("$.raw is the whole message: with it, only from, to, cc and bcc are accepted")
-    if mail.raw is not None and not mail.from_:
-        return Envelope("", tuple(each.addr_spec for each in recipients))
+    to = tuple(each.addr_spec for each in recipients)
+    if mail.raw is not None:
+        sender = addresses([mail.from_], "from")[0].addr_spec if mail.from_ else ""
+        # The header of a raw message is kept as it is, and probably has the addresses as they were given.
+        return Envelope(sender, to, utf8=not "".join((mail.from_, *mail.recipients)).isascii())
     [author] = addresses([mail.from_], "from")
     # Reply-To is not part of the envelope, but an address beyond ASCII in the header needs SMTPUTF8, too.
     replied = addresses(several(mail.reply_to), "replyTo")
-    utf8 = not all(each.addr_spec.isascii() for each in replied)
-    return Envelope(author.addr_spec, tuple(each.addr_spec for each in recipients), utf8=utf8)
+    return Envelope(author.addr_spec, to, utf8=not all(each.addr_spec.isascii() for each in replied))
 
 
 def compose(mail: Mail) -> bytes:
