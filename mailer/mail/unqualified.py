@@ -12,8 +12,8 @@ _VALUE = re.compile(
 )
 # Each alternative begins with a byte that no other alternative accepts.
 _TOKEN = re.compile(
-    rb'(?P<quoted>"[^"\\\r\n]*")|(?P<comment>\([^()\\]*\))|(?P<blank>[ \t\r\n]+)|(?P<mark>[<>,])'
-    rb'|(?P<word>[^\x00-\x20\x7f"(),:;<>\\\[\]]+)'
+    rb'(?P<quoted>"(?:[^"\\\r\n]|\\[^\r\n])*")|(?P<comment>\([^()\\]*\))|(?P<blank>[ \t\r\n]+)'
+    rb'|(?P<mark>[<>,])|(?P<word>[^\x00-\x20\x7f"(),:;<>\\\[\]]+)'
 )
 _NAME = re.compile(rb"[A-Za-z0-9_.+-]+")
 """A login name; excludes characters with which a server might read it as a route."""
