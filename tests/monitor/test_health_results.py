@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from outbound.hostile import Server
 from outbound.sending import MESSAGE, SENDER, TO, forward_to, queue
+from spools.disk_faults import remounted
 from testbed.faketime import faketime
 from testbed.http_client import PROMETHEUS, ask
 from testbed.ports import free_port
@@ -160,6 +161,15 @@ def test_a_receiver_that_has_ended_is_failing(relay: Relay) -> None:
     assert with_it["status"] == "ok"
     assert (after.status, after.json["checks"]["receiver"]["status"], ready.status) == (503, "failing", 503)
     assert "mailer serve has ended: clients wait at its socket or are refused" in page
+
+
+def test_a_receiver_on_a_spool_that_turned_read_only_has_not_ended(relay: Relay) -> None:
+    """It runs, and answers 451: to start it would help nobody."""
+    relay.configure({"enableHealthCheck": True})
+    with relay.serve(), relay.monitor(under=remounted(relay, "ro")):
+        told = ask(relay.http_port, "/health")
+    assert told.json["checks"]["spool"]["status"] == "failing"
+    assert told.json["checks"]["receiver"] == {"status": "ok", "message": "it runs"}
 
 
 def test_mail_that_waits_during_a_pause_is_not_denied(relay: Relay) -> None:

@@ -21,7 +21,8 @@ from mailer.spool.layout import FILE_MODE, STATE, Spool
 RECEIVER = "mailer serve"
 """The name of the program that accepts mail."""
 _NAME = compile_late(r"program-\d{1,10}-\d{1,20}", re.ASCII)
-_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAKE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LONGEST = 64 * 1024
 
 
@@ -67,7 +68,7 @@ class Registration:
         # Under its own name the file is locked and complete, or `running` would take it for a dead program's.
         draft = f".{self._file}"
         with contextlib.suppress(OSError), spool.directory(STATE) as directory:
-            self._fd = os.open(draft, _FLAGS | os.O_CREAT, FILE_MODE, dir_fd=directory)
+            self._fd = os.open(draft, _MAKE, FILE_MODE, dir_fd=directory)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._write()
             os.rename(draft, self._file, src_dir_fd=directory, dst_dir_fd=directory)
@@ -110,13 +111,14 @@ def running(spool: Spool) -> list[Program]:
 
 def _living(directory: int, name: str) -> Iterator[Program]:
     try:
-        fd = os.open(name, _FLAGS, dir_fd=directory)
+        # Not for writing, so that programs are found on a filesystem that has turned read-only.
+        fd = os.open(name, _READ, dir_fd=directory)
     except OSError:
         return
     try:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with contextlib.suppress(FileNotFoundError):  # It has ended since, or another one has looked.
+            with contextlib.suppress(OSError):  # It has ended since, another one has looked, or read-only.
                 os.unlink(name, dir_fd=directory)
             return
         # An entry that is being written just now does not parse; the next call reads it.
