@@ -42,6 +42,11 @@ _OURS = (
         "see journalctl -u mailer, and mailer doctor",
     ),
     Refusal(
+        r"4\.3\.0 The spool was moved or unmounted",
+        "spoolDir leads to another directory than when mailer serve started, or to none",
+        "mount the spool's disk, or put the directory back (findmnt and ls -la on it); then restart mailer",
+    ),
+    Refusal(
         r"5\.7\.0 (Log in with AUTH|Say STARTTLS|Encryption is required)",
         "the client sent mail before it logged in, or before it encrypted where that is required",
         "set user and password in the application (mailer init prints the settings), and TLS where the "

@@ -8,6 +8,7 @@ for office hours. Each check is a function of one reading.
 import asyncio
 from collections.abc import Callable, Iterator
 from enum import StrEnum
+from errno import ESTALE
 from http import HTTPStatus
 from time import monotonic
 
@@ -22,9 +23,9 @@ from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.providers import providers
 from mailer.monitor.reading import Reading, lag
 from mailer.spool import words
+from mailer.spool.checks.self_test import self_test
 from mailer.spool.free_space import MIN_INODES
 from mailer.spool.layout import Place, Spool
-from mailer.spool.state import small_files
 from mailer.spool.state.pause import describe
 
 STALE_RUN = 300.0
@@ -83,8 +84,14 @@ class Probe:
     async def _try(self) -> Check:
         began = monotonic()
         try:
-            await asyncio.to_thread(small_files.replace, self._spool, "probe", b"mailer monitor wrote this\n")
+            await asyncio.to_thread(self_test, self._spool)
         except OSError as error:
+            if error.errno == ESTALE:
+                return Check(
+                    Status.FAILING,
+                    f"the programs hold another directory open than {self._spool.path}: it was moved or "
+                    "unmounted; put it back or mount it, then restart them",
+                )
             return Check(Status.FAILING, f"the spool cannot be written: {error.strerror}")
         return Check(Status.OK, f"written durably in {1000 * (monotonic() - began):.1f} ms")
 

@@ -52,6 +52,9 @@ KEY_IN_USE = Reply(
 LOCAL_ERROR = Reply(
     451, ("4.3.0 The message cannot be stored now, the reason is in our log; try again later",)
 )
+SPOOL_REPLACED = Reply(
+    451, ("4.3.0 The spool was moved or unmounted, and nothing would be sent from it; try again later",)
+)
 QUEUE_FULL = Reply(452, ("4.3.1 The queue is full (maxQueued); try again later",))
 TOO_MANY_RECIPIENTS = Reply(
     452, ("4.5.3 Too many recipients (maxRecipients); send this message, then another to the rest",)

@@ -1,12 +1,15 @@
 """Checks whether there is room for more mail: on the spool's filesystem, and in the queue (`maxQueued`).
 
-A disk that cannot tell refuses no mail here: the write that follows fails, and its error is the reply.
+It also notices that the spool was replaced while we run, for instance unmounted: no runner would see what
+is accepted then. A disk that cannot tell refuses no mail here: the write that follows fails, and its error is
+the reply.
 """
 
 import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from errno import ESTALE
 
 from mailer.spool.free_space import MIN_INODES, FreeSpace
 from mailer.spool.layout import Place, Spool
@@ -43,19 +46,36 @@ class Space:
         self._max_queued = max_queued
         self._now = now
         self._free = FreeSpace(None, None)
+        self._replaced = False
         self._next_look = float("-inf")
         self._counted = 0
         self._since = 0
         self._next_count = float("-inf")
         self._counting: asyncio.Future[None] | None = None
 
+    @property
+    def replaced(self) -> bool:
+        """Whether the spool's path leads to another directory, or to none."""
+        self._look()
+        return self._replaced
+
+    def _look(self) -> None:
+        if self._now() < self._next_look:
+            return
+        self._free = FreeSpace(None, None)
+        with suppress(OSError):
+            self._free = self._spool.free_space()
+        try:
+            self._spool.check_place()
+        except OSError as error:
+            self._replaced = error.errno == ESTALE
+        else:
+            self._replaced = False
+        self._next_look = self._now() + _LOOK_EVERY
+
     def lacks_room(self, size: int) -> bool:
         """Return whether a message of `size` octets (0: not known) would leave too little space."""
-        if self._now() >= self._next_look:
-            self._free = FreeSpace(None, None)
-            with suppress(OSError):
-                self._free = self._spool.free_space()
-            self._next_look = self._now() + _LOOK_EVERY
+        self._look()
         return self._free.lacks_inodes or self._free.is_under(self._min_free + size)
 
     def shortage(self, size: int) -> str:

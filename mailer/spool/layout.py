@@ -404,6 +404,20 @@ class Spool:
             return None
         return found.st_dev, found.st_ino
 
+    def check_place(self) -> None:
+        """Check that the path still leads to this directory; if not, no other program sees what it gets.
+
+        Raises:
+            OSError: (ESTALE) it was moved, deleted or unmounted, or something is mounted over it; or the path
+                cannot be followed.
+        """
+        try:
+            found: os.stat_result | None = self.path.stat()
+        except FileNotFoundError:
+            found = None
+        if found is None or not os.path.samestat(found, os.fstat(self.root)):
+            raise OSError(errno.ESTALE, "the spool was replaced by another directory", str(self.path))
+
     def create(self, spot: Spot, flags: int) -> int:
         """Create and open a file; `flags` as for open(2). Raises OSError, such as EEXIST."""
         return self._inode_spread.create(spot.path, flags, FILE_MODE)

@@ -54,6 +54,22 @@ def test_senders_are_taken_away_again_but_not_the_last(relay: Relay) -> None:
     assert user["allowedSenders"] == ["crm.example.com"]
 
 
+def test_mail_is_refused_while_the_spool_is_not_at_its_path(relay: Relay) -> None:
+    """A disk that was unmounted under us would take mail that no runner sees."""
+    moved = relay.directory / "moved"
+    with relay.serve():
+        assert refusal(relay) == ""
+        relay.spool.rename(moved)
+        until(lambda: "4.3.0 The spool was moved or unmounted" in refusal(relay), "a refusal without a spool")
+        relay.spool.mkdir()
+        said = refusal(relay)
+        assert said.startswith("451 4.3.0 The spool was moved or unmounted")
+        assert "then restart mailer" in relay.mailer("explain-trouble", said).stdout
+        relay.spool.rmdir()
+        moved.rename(relay.spool)
+        until(lambda: refusal(relay) == "", "mail to be accepted again")
+
+
 @pytest.mark.parametrize(
     ("settings", "taken", "said", "explained"),
     [

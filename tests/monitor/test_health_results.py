@@ -172,6 +172,16 @@ def test_a_receiver_on_a_spool_that_turned_read_only_has_not_ended(relay: Relay)
     assert told.json["checks"]["receiver"] == {"status": "ok", "message": "it runs"}
 
 
+def test_a_spool_that_was_moved_away_is_failing(relay: Relay) -> None:
+    """Nothing that the monitor holds open is wrong; runners and commands open another directory."""
+    with relay.monitor():
+        relay.spool.rename(relay.directory / "moved")
+        relay.spool.mkdir()
+        told, ready = ask(relay.http_port, "/health"), ask(relay.http_port, "/readyz")
+    assert (told.status, ready.status) == (503, 503)
+    assert "another directory open" in told.json["checks"]["spool"]["message"]
+
+
 def test_mail_that_waits_during_a_pause_is_not_denied(relay: Relay) -> None:
     relay.configure(forward_to(free_port()))
     queue(relay.spool)

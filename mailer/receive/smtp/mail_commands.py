@@ -179,6 +179,8 @@ class MailCommands(Connection):
             return replies.rate_exceeded(full)
         if context.space is None:
             return None
+        if context.space.replaced:
+            return replies.SPOOL_REPLACED
         if shortage := context.space.shortage(self._transaction.size):
             return replies.no_space(shortage)
         return replies.QUEUE_FULL if context.space.queue_is_full() else None

@@ -4,7 +4,6 @@
 hundred messages, and 0.7 ms at the limit.* Watchdogs run it some times a minute.
 """
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,11 +20,9 @@ def self_test(spool: Spool) -> None:
     """Write a file in the spool and make it durable, as accepting a message does.
 
     Raises:
-        OSError: the disk does not accept it; or (ESTALE) the directory that we hold open no longer has its
-            path, so that no runner would see what we accept.
+        OSError: the disk does not accept it; or (ESTALE) `Spool.check_place`.
     """
-    if not os.path.samestat(spool.path.stat(), os.fstat(spool.root)):
-        raise OSError(errno.ESTALE, "the spool was replaced by another directory", str(spool.path))
+    spool.check_place()
     small_files.replace(spool, "probe", b"the self-test of a program that stays wrote this\n")
 
 
