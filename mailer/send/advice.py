@@ -294,6 +294,20 @@ _HANDSHAKE = (
     "TLS failed: `ssl` in $.forwardProviders is for a port that begins with TLS (465), and is off for one "
     "with STARTTLS (587, 25); correct it for {name}, then type `mailer reload`; sending resumes by itself."
 )
+_OLD_TLS = (
+    "{name} has no version of TLS at that port that we use (1.2 or later): set the host or port that it has "
+    "for one in $.forwardProviders, then type `mailer reload`, or have the server updated; sending resumes "
+    "by itself."
+)
+_THEIR_OLD_TLS = (
+    "Their server has no version of TLS that we use (1.2 or later), and $.tlsPolicies demands TLS: lower the "
+    "level for this domain and type `mailer reload`, or reach them in another way."
+)
+_TOKENS_ONLY = (
+    "{name} takes no password at that port, only access tokens: give it `auth` of type oauth2 in "
+    "$.forwardProviders (`mailer guide microsoft365` and `google` show how), then type `mailer reload` and "
+    "`mailer providers reset {typed}`."
+)
 _NO_AUTH = (
     "{name} offers no login that we know at that port: set the port that it tells its customers, or, if it "
     "needs none, take `username` and `password` out of $.forwardProviders; then type `mailer reload` and "
@@ -343,7 +357,9 @@ _NO_REPLY: tuple[tuple[str, str, str], ...] = (
     ("own receiver", _OURSELVES, _OUR_DOMAIN),
     ("certificate", _CERTIFICATE, _THEIR_CERTIFICATE),
     ("STARTTLS is not offered|TLS is not offered", _NO_TLS, _THEIR_TLS),
+    ("TLS handshake.*(protocol version|unsupported protocol)", _OLD_TLS, _THEIR_OLD_TLS),
     ("TLS handshake", _HANDSHAKE, _THEIR_TLS),
+    (r"in common \(offered: .*(XOAUTH2|OAUTHBEARER)", _TOKENS_ONLY, ""),
     ("AUTH", _NO_AUTH, ""),
     ("(no|not a) public address", _PRIVATE, _PRIVATE),
     ("lookup for|mail exchanger", _NAMES, _NAMES),

@@ -204,6 +204,26 @@ SAID: dict[str, tuple[str, str, tuple[str, ...]]] = {
         OwnReceiver("127.0.0.1:587").text,
         ("lead back to this relay", "Acme tells its customers"),
     ),
+    "only TLS 1.0": (
+        "127.0.0.1:587",
+        "TLS handshake failed: tlsv1 alert protocol version",
+        ("Acme has no version of TLS at that port that we use (1.2 or later)",),
+    ),
+    "TLS at the wrong time": (
+        "127.0.0.1:587",
+        "TLS handshake failed: wrong version number",
+        ("`ssl` in $.forwardProviders is for a port that begins with TLS",),
+    ),
+    "only tokens": (
+        "127.0.0.1:587",
+        "no AUTH mechanism in common (offered: NTLM XOAUTH2)",
+        ("Acme takes no password at that port", "`auth` of type oauth2"),
+    ),
+    "no login": (
+        "127.0.0.1:587",
+        "no AUTH mechanism in common (offered: NTLM)",
+        ("Acme offers no login that we know",),
+    ),
     "no IPv6": ("mx.example.net[2001:db8::25]:25", "Network is unreachable", ("`directDelivery.ipVersion`",)),
     "no route": ("mx.example.net[192.0.2.25]:25", "No route to host", ("port 25 is open for us",)),
     "key gone": ("local", "the DKIM key k cannot be read: No such file", ("`mailer dkim check` says why",)),
