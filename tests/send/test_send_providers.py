@@ -304,6 +304,7 @@ def test_with_every_login_refused_mail_waits_and_the_operator_sees_why(relay: Re
             assert left.events[-1]["next"] > left.events[-1]["at"]
         story = relay.mailer("spool", "why", later[0]).stdout
         assert "Not tried yet; next in" in story
+        assert f"since it refuses our login: {REFUSED} (not delivered yet)" in story
         assert "No provider gets mail before 20" in story
         assert "No provider gets mail before 20" in relay.mailer("spool", "ls").stderr
         assert "No provider gets mail before 20" in relay.mailer_send("--dry-run").stderr

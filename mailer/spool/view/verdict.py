@@ -229,7 +229,7 @@ def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
 _MEANINGS = {
     Status.PENDING: "not tried yet",
     Status.SENT: "the next hop took responsibility",
-    Status.DEFERRED: "tried, and not delivered yet",
+    Status.DEFERRED: "not delivered yet",
     Status.BOUNCED: "permanently refused",
     Status.EXPIRED: "not delivered in time",
     Status.UNCERTAIN: "sent whole, but the final reply was lost: it may or may not have been delivered",
