@@ -75,6 +75,76 @@ _OURS = (
         "the client is on another host, and only this one may connect",
         "to serve others set allowLocalOnly to false, a certificate, and a login",
     ),
+    Refusal(
+        r"5\.5\.2 The message has a bare CR or LF",
+        "a line of the message ends with LF or CR alone, which some servers take for the end of the message",
+        "have the application end every line with CR LF; most mail libraries do, and curl does with --crlf",
+    ),
+    Refusal(
+        r"5\.6\.0 The message has a NUL",
+        "the message has an octet of value 0, which no mail may have unencoded",
+        "have the application encode binary parts in base64",
+    ),
+    Refusal(
+        r"5\.6\.0 The message has a line over \d+ octets",
+        "mail may not have such lines, and longLines says what is done with them",
+        'set longLines to "pass", or have the application encode its text in quoted-printable or base64',
+    ),
+    Refusal(
+        r"5\.6\.0 The message has more than one From",
+        "mail programs and DKIM signers would choose different ones of them",
+        "have the application write one From field",
+    ),
+    Refusal(
+        r"5\.3\.4 The message's header is larger than",
+        "the header is larger than any mail needs: perhaps the empty line below it is missing",
+        "look at the message that the application writes",
+    ),
+    Refusal(
+        r"5\.4\.6 The message has \d+ or more Received fields",
+        "the message has been through as many servers as only a loop explains",
+        "find the forward or the provider that brings mail back to this relay; its Received fields name them",
+    ),
+    Refusal(
+        r"5\.6\.7 An address beyond ASCII needs MAIL with SMTPUTF8",
+        "the address has characters beyond ASCII, and the client did not say SMTPUTF8",
+        "write the domain as xn--..., or have the application use SMTPUTF8, which a name before the @ needs",
+    ),
+    Refusal(
+        r"4\.5\.0 Another session is submitting mail under this Idempotency-Key",
+        "the application submits the same mail twice at the same time",
+        "nothing, if it tries again: it gets the reply to the first",
+    ),
+    Refusal(
+        r"5\.6\.0 Idempotency-Key",
+        "each key stands for one mail (mailer guide applications)",
+        "have the application make a key for each mail, from its order number for instance",
+    ),
+    Refusal(
+        r"5\.(6\.0 Latest-Delivery-Time must be|4\.7 The message's Latest-Delivery-Time has passed)",
+        "the field Latest-Delivery-Time is obeyed (mailer guide applications)",
+        "correct the time, or leave the field out",
+    ),
+    Refusal(
+        r"\(maxFutureRelease\)",
+        "maxFutureRelease limits how long mail may wait for the time that its sender wants",
+        "raise it, then: mailer reload",
+    ),
+    Refusal(
+        r"5\.7\.11 Logging in needs TLS",
+        "the client is on another host, and would send its password unencrypted",
+        "have it use STARTTLS or TLS; the listener needs a certificate (smtpTls, listeners)",
+    ),
+    Refusal(
+        r"4\.7\.0 TLS is not available now",
+        "the certificate or its key cannot be used",
+        "see journalctl -u mailer, and mailer doctor",
+    ),
+    Refusal(
+        r"5\.7\.1 User id \d+ may not submit here",
+        "localUsers maps the system users that may submit without a password to users, and this one to none",
+        "add it to localUsers (mailer guide applications), its user to mailer user, then: mailer reload",
+    ),
 )
 
 

@@ -11,6 +11,11 @@ from outbound.sending import SENDER, TO
 from testbed.relay import Relay
 from testbed.waiting import until
 
+from mailer.cli.our_refusals import ours
+from mailer.mail.reply import Reply
+from mailer.receive import replies
+from mailer.receive.content.fault import Fault
+
 
 def refusal(relay: Relay) -> str:
     """What the application's next message is answered with, if not with 250."""
@@ -110,3 +115,23 @@ def test_the_check_warns_of_a_day_that_takes_less_than_an_hour(relay: Relay) -> 
     checked = relay.mailer("config", "check")
     assert checked.returncode == 0
     assert "warning: $.rateLimits.maxPerDay: is 25, below maxPerHour (50)" in checked.stderr
+
+
+_TOLD_BY_THE_REPLY = {replies.EARLY_TALKER, replies.NEED_ESMTP}
+"""About the client's SMTP alone; with them stand those of 500 to 504."""
+_ABOUT_THE_MAIL = [
+    *(each for each in vars(replies).values() if isinstance(each, Reply) and each.code >= 530),
+    *map(replies.content_refused, Fault),
+    replies.KEY_IN_USE,
+    replies.TLS_FAILED,
+    replies.other_mail("0" * 26),
+    replies.unencodable("it is signed"),
+    replies.too_far_ahead(3600),
+    replies.unknown_local_user(33, ""),
+]
+
+
+@pytest.mark.parametrize("reply", sorted(set(_ABOUT_THE_MAIL) - _TOLD_BY_THE_REPLY, key=str), ids=str)
+def test_every_refusal_of_mail_is_known_for_ours(reply: Reply) -> None:
+    """Else it is explained as another server's, which may mean something else by it."""
+    assert ours(str(reply)) is not None
