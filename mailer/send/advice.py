@@ -26,6 +26,8 @@ _GIVEN_UP = frozenset({Status.BOUNCED, Status.EXPIRED})
 _BY_ITSELF = "sending resumes by itself"
 _RETRY = "type `mailer spool retry {id}`"
 _REPLY = compile_late(r"[245]\d\d[ -]|HTTP \d")
+_NOT_TRIED = compile_late(r"not tried before [^,]+, since it [^:]+: ")
+"""Before the trouble of a paused provider, in the reply of mail that was not tried (`routes.providers`)."""
 _THEIR_ID = compile_late(
     r"(?:queued(?: mail for delivery)?(?: as)?|message-?id|id)[ =:<]+([\w.@+-]{6,})|\b([\w-]*\d[\w.-]{9,})",
     re.IGNORECASE,
@@ -231,6 +233,8 @@ def special_account_trouble(reply: str, name: str) -> str:
 def _about(standing: Standing, whose: Provider | None) -> str:
     if standing.hop == SUPPRESSION_LIST:
         return _SUPPRESSED
+    if paused := _NOT_TRIED.match(standing.reply):
+        standing = msgspec.structs.replace(standing, reply=standing.reply[paused.end() :])
     if whose and (cause := cause_of(standing.reply)):
         return cause.advice(whose.label)
     if not _REPLY.match(standing.reply):
@@ -262,6 +266,10 @@ _PROVIDER = (
 _EXCHANGER = (
     "Their server was not reached: `mailer doctor` tells whether port 25 is open for us; if it is, the fault "
     "is on their side; sending resumes by itself."
+)
+_FORBIDDEN = (
+    "This host forbids the connection: look at its firewall's rules for outgoing mail, and at SELinux "
+    "(`ausearch -m avc`); sending resumes by itself."
 )
 _SIGNING = "It cannot be signed: `mailer dkim check` says why; sending resumes once the key is right."
 _SERVFAIL = (
@@ -360,7 +368,7 @@ _NO_REPLY: tuple[tuple[str, str, str], ...] = (
     ("TLS handshake.*(protocol version|unsupported protocol)", _OLD_TLS, _THEIR_OLD_TLS),
     ("TLS handshake", _HANDSHAKE, _THEIR_TLS),
     (r"in common \(offered: .*(XOAUTH2|OAUTHBEARER)", _TOKENS_ONLY, ""),
-    ("AUTH", _NO_AUTH, ""),
+    (r"\bAUTH\b", _NO_AUTH, ""),
     ("(no|not a) public address", _PRIVATE, _PRIVATE),
     ("lookup for|mail exchanger", _NAMES, _NAMES),
     (
@@ -369,6 +377,8 @@ _NO_REPLY: tuple[tuple[str, str, str], ...] = (
         _EXCHANGER,
     ),
     (r"\bsign|\bkey|dkim", _SIGNING, _SIGNING),
+    # Of connect(2); what the local Maildir says is about files.
+    (r"^(permission denied|operation not permitted)$", _FORBIDDEN, _FORBIDDEN),
 )
 """Advice about our own error texts: words in them, what to do if the hop is a provider, and if it is not."""
 

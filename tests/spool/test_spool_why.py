@@ -181,6 +181,8 @@ def test_a_message_that_kills_its_runners_says_how_often_and_where(relay: Relay)
     )
 
 
+NOT_TRIED = "not tried before 2026-11-30 22:21:05Z, since"
+"""What mail says that met a provider on its pause."""
 SAID: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "its certificate expired": (
         "127.0.0.1:587",
@@ -226,6 +228,27 @@ SAID: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "no IPv6": ("mx.example.net[2001:db8::25]:25", "Network is unreachable", ("`directDelivery.ipVersion`",)),
     "no route": ("mx.example.net[192.0.2.25]:25", "No route to host", ("port 25 is open for us",)),
+    "firewall": ("127.0.0.1:587", "Permission denied", ("This host forbids the connection", "SELinux")),
+    "paused, password expired": (
+        "127.0.0.1:587",
+        f"{NOT_TRIED} it refuses our login: 535 5.7.139 Authentication unsuccessful, password expired",
+        ("Acme does not let this mailbox log in", "`mailer providers reset Acme`"),
+    ),
+    "paused, suspended": (
+        "127.0.0.1:587",
+        f"{NOT_TRIED} it refuses our login: 550 5.7.1 Your account has been suspended. Contact support",
+        ("Acme has suspended our account",),
+    ),
+    "paused, quota": (
+        "127.0.0.1:587",
+        f"{NOT_TRIED} it accepts no more mail from us for now: 550 5.4.5 Daily user sending limit exceeded",
+        ("allowance at Acme is used up",),
+    ),
+    "paused, not reached": (
+        "127.0.0.1:587",
+        f"{NOT_TRIED} it does not work: Connection refused",
+        ("Acme was not reached",),
+    ),
     "key gone": ("local", "the DKIM key k cannot be read: No such file", ("`mailer dkim check` says why",)),
 }
 
@@ -241,7 +264,7 @@ def test_what_we_say_ourselves_has_its_own_advice(case: str) -> None:
 
 
 _WAITS = re.compile("by itself|next attempt|: wait|nothing to do", re.IGNORECASE)
-GIVEN_UP = [text for _, text, _ in SAID.values()] + [
+GIVEN_UP = [text for case, (_, text, _) in SAID.items() if case != "paused, quota"] + [
     "450 4.7.1 Greylisted",
     "451 4.3.0 Temporary failure",
     "452 4.2.2 Mailbox full",
