@@ -228,6 +228,21 @@ def test_json_that_is_no_mail_is_refused_with_the_place_and_the_reason(door: Doo
     assert door.receiver.leftovers() == []
 
 
+def test_json_with_recipients_in_the_query_is_refused_and_none_is_left_out(door: Door) -> None:
+    answer = door.ask(ENVELOPE, "POST", BEARER | JSON, json.dumps(MAIL).encode())
+    assert answer.status == 400
+    check_documented(MESSAGES, "POST", answer)
+    assert "the query" in told(answer)["detail"]
+    assert door.receiver.messages() == []
+
+
+@pytest.mark.parametrize("parameter", ["charset=UTF-8", 'charset="utf-8"', ' charset="UTF-8"'])
+def test_a_charset_may_be_quoted(door: Door, parameter: str) -> None:
+    """Both forms mean the same (RFC 9110 5.6.6)."""
+    kind = {"Content-Type": f"application/json;{parameter}"}
+    assert door.ask(MESSAGES, "POST", BEARER | kind, json.dumps(MAIL).encode()).status == 202
+
+
 def test_a_mail_of_parts_is_built_as_it_says(door: Door) -> None:
     parts = MAIL | {
         "from": "Jörg, der Erste <a@example.com>",

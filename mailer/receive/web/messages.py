@@ -109,15 +109,20 @@ class Messages:
     async def _post(self, asked: Asked) -> Answer:
         user = (await self._identify(asked)).user
         kind, _, parameters = asked.header("content-type").partition(";")
-        kind = kind.strip().lower()
-        if kind not in {_RAW, JSON} or parameters.strip().lower() not in {"", "charset=utf-8"}:
-            words = f"Content-Type must be {_RAW} or {JSON}"
+        kind, parameters = kind.strip().lower(), parameters.strip().lower().replace('"', "")
+        if kind not in {_RAW, JSON} or parameters not in {"", "charset=utf-8"}:
+            words = f"Content-Type must be {_RAW} or {JSON}, with no parameter but charset=utf-8"
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, words)
         if asked.header("content-encoding").lower() not in {"", "identity"}:
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
         key = _key_line(asked) if self._doors.context().settings.content.obey_keys else b""
         if kind == _RAW:
             return await self._submit(asked, user, _enveloped(asked), _with(key, asked), key)
+        if asked.query:
+            # Else the recipients named there would get nothing, and the answer would be 202.
+            raise Problem(
+                HTTPStatus.BAD_REQUEST, f"the query is for {_RAW} alone: name all addresses in the JSON"
+            )
         with self._claim() as claim:
             content, envelope = await self._made(await self._gather(asked, claim))
             return await self._submit(asked, user, envelope, _cut(key + content), key)
