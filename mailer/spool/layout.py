@@ -282,8 +282,10 @@ class Spool:
     def _check_directory(self, name: str) -> os.stat_result:
         """Stat a directory, which must be a real one that we own; raises FileNotFoundError, SpoolError."""
         found = os.stat(name, dir_fd=self.root, follow_symlinks=False)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise SpoolError(None, f"{self.path / name} is not a directory of this user: move it away")
+        if not stat.S_ISDIR(found.st_mode):
+            raise SpoolError(None, f"{self.path / name} is not a directory: move it away")
+        if found.st_uid != os.geteuid():
+            raise SpoolError(None, f"{self.path / name} {owned_by_another(self.path, found)}")
         return found
 
     def _tighten(self, name: str) -> bool:
@@ -459,6 +461,16 @@ def foreign(path: Path) -> str:
     except OSError:
         return ""
     return f"{path} {no_spool(found, path)}" if found is Standing.FOREIGN else ""
+
+
+def owned_by_another(spool: Path, state: os.stat_result) -> str:
+    """Return whose a directory of the spool is, and how it becomes ours: it may contain mail."""
+    from shlex import quote  # noqa: PLC0415 - for a message
+
+    return (
+        f"belongs to user {state.st_uid}, and this runs as {os.geteuid()}: "
+        f"type, as root: chown -R {os.geteuid()} {quote(str(spool))}"
+    )
 
 
 def _unusable(path: Path, state: os.stat_result) -> SpoolError:

@@ -1,5 +1,6 @@
 """Health judges by results: mail that should leave and does not is a failure, whatever keeps it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -180,6 +181,16 @@ def test_a_spool_that_was_moved_away_is_failing(relay: Relay) -> None:
         told, ready = ask(relay.http_port, "/health"), ask(relay.http_port, "/readyz")
     assert (told.status, ready.status) == (503, 503)
     assert "another directory open" in told.json["checks"]["spool"]["message"]
+
+
+def test_a_place_that_cannot_be_changed_is_failing(relay: Relay) -> None:
+    """Its attributes or its label forbid it: each mail gets 451, while other files are written as ever."""
+    with relay.monitor(under=remounted(relay, "ro", "new")):
+        told = ask(relay.http_port, "/health")
+        doctor = relay.mailer("doctor", "--offline", under=remounted(relay, "ro", "new"))
+    assert told.status == 503
+    assert "new/ cannot be changed" in told.json["checks"]["spool"]["message"]
+    assert re.search(r"problem access +\S*/new: cannot be changed", doctor.stdout), doctor.stdout
 
 
 def test_mail_that_waits_during_a_pause_is_not_denied(relay: Relay) -> None:

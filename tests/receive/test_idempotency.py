@@ -416,7 +416,7 @@ def test_what_cannot_be_forgotten_stops_no_run_and_a_sweep_is_bounded(tmp_path: 
     moved = spool.path / "elsewhere"
     once.rename(moved)
     once.symlink_to(moved)
-    with pytest.raises(SpoolError, match="once is not a directory of this user"):
+    with pytest.raises(SpoolError, match="once is not a directory: move it away"):
         Spool.open(spool.path)
 
 

@@ -16,6 +16,7 @@ from testbed.ci import only_root
 
 from mailer.spool.due import due_buckets
 from mailer.spool.layout import DIRECTORIES, Place, Spool, SpoolError, Spot, bucket_for, bucket_time, day_for
+from mailer.spool.view.examine import directories
 from mailer.spool.words import until
 
 YEAR = 365 * 86400.0
@@ -124,8 +125,22 @@ def test_a_place_that_is_a_link_is_refused(tmp_path: Path, spool_path: Path) -> 
     (tmp_path / "elsewhere").mkdir()
     (spool_path / "new").rmdir()
     (spool_path / "new").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(SpoolError, match=r"new is not a directory of this user"):
+    with pytest.raises(SpoolError, match=r"new is not a directory: move it away"):
         Spool.open(spool_path)
+
+
+@only_root("only root can give a directory away")
+def test_a_place_of_another_user_is_to_be_given_back_with_its_mail(spool_path: Path) -> None:
+    """After `chown` without -R, or a restore as another user: to move `new/` away would hide the queue."""
+    Spool.open(spool_path, create=True).close()
+    os.chown(spool_path / "new", 65534, -1)
+    with pytest.raises(SpoolError, match=rf"new belongs to user 65534, .*chown -R 0 {spool_path}"):
+        Spool.open(spool_path)
+    [finding] = directories(spool_path)
+    assert (finding.about, finding.todo) == (
+        str(spool_path / "new"),
+        f"type, as root: chown -R 0 {spool_path}",
+    )
 
 
 @pytest.mark.security_case(89)

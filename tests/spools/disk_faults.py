@@ -12,9 +12,12 @@ def failing(log: Path, call: str, error: str, when: str = "1+") -> tuple[str, ..
     return (tracer(), "-f", "-o", str(log), "-e", f"trace={call}", "-e", inject)
 
 
-def remounted(relay: Relay, options: str) -> tuple[str, ...]:
-    """Run a command that sees the spool mounted with these options, in a namespace of its own."""
-    spool = relay.spool
+def remounted(relay: Relay, options: str, place: str = "") -> tuple[str, ...]:
+    """Run a command that sees the spool, or a directory in it, mounted with these options.
+
+    It runs in a namespace of its own.
+    """
+    spool = relay.spool / place
     script = f'mount --bind {spool} {spool} && mount -o remount,bind,{options} {spool} && exec "$@"'
     return (*with_own_mounts(), "sh", "-c", script, "sh")
 

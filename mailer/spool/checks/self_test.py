@@ -4,6 +4,7 @@
 hundred messages, and 0.7 ms at the limit.* Watchdogs run it some times a minute.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +13,8 @@ from itertools import islice
 from mailer.spool.layout import Place, Spool
 from mailer.spool.state import small_files
 
+_NEEDED = (Place.TMP, Place.NEW, Place.CUR, Place.RETRY)
+"""The directories without which no mail is accepted, or none delivered."""
 _MAX_COUNTED = 1000
 """The most messages to count in one place, because a million names take a second to read."""
 
@@ -24,6 +27,14 @@ def self_test(spool: Spool) -> None:
     """
     spool.check_place()
     small_files.replace(spool, "probe", b"the self-test of a program that stays wrote this\n")
+    for place in _NEEDED:
+        if not can_change(spool, place):
+            raise OSError(errno.EACCES, f"{place}/ cannot be changed (mailer doctor says more)", place)
+
+
+def can_change(spool: Spool, directory: str) -> bool:
+    """Return whether we may make files in a directory: by its mode, attributes, label and mount."""
+    return os.access(directory, os.W_OK | os.X_OK, dir_fd=spool.root, effective_ids=True)
 
 
 def queue_in_words(spool: Spool, most: int = _MAX_COUNTED) -> str:

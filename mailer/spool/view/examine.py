@@ -7,8 +7,9 @@ from pathlib import Path
 from shlex import quote
 
 from mailer.mail.finding import Finding, Grade
+from mailer.spool.checks.self_test import can_change
 from mailer.spool.free_space import MIN_INODES, free_space
-from mailer.spool.layout import DIRECTORIES, DIRECTORY_MODE, Spool
+from mailer.spool.layout import DIRECTORIES, DIRECTORY_MODE, Spool, owned_by_another
 
 ASK_OWNER = "run this as the spool's owner, or as root"
 
@@ -69,9 +70,12 @@ def _wrong(spool: Path, state: os.stat_result) -> Iterator[Finding]:
                 found = os.stat(name, dir_fd=opened.root, follow_symlinks=False) if name else state
             except FileNotFoundError:
                 continue  # made at the next start
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                words = "is not a directory of this user, so no program starts"
+            if not stat.S_ISDIR(found.st_mode):
+                words = "is not a directory, so no program starts"
                 yield Finding(str(path), "owner", Grade.PROBLEM, words, "move it away")
+            elif found.st_uid != os.geteuid():
+                words, _, todo = owned_by_another(spool, found).partition(": ")
+                yield Finding(str(path), "owner", Grade.PROBLEM, f"{words}, so no program starts", todo)
             elif (mode := stat.S_IMODE(found.st_mode)) != (right := DIRECTORY_MODE if name else opened.mode):
                 useless = mode & DIRECTORY_MODE != DIRECTORY_MODE
                 words = f"has mode {mode:04o}, not {right:04o}: "
@@ -80,6 +84,10 @@ def _wrong(spool: Path, state: os.stat_result) -> Iterator[Finding]:
                 todo += "" if useless else " (the next start of any program does so)"
                 grade = Grade.PROBLEM if useless else Grade.WARNING
                 yield Finding(str(path), "modes", grade, words, todo)
+            elif name and not can_change(opened, name):
+                words = "cannot be changed, although its mode allows it"
+                todo = "look at it: findmnt -T, lsattr -d, and with SELinux ls -Zd and ausearch -m avc"
+                yield Finding(str(path), "access", Grade.PROBLEM, words, todo)
 
 
 def space(spool: Path, min_free: int) -> list[Finding]:
