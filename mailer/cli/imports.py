@@ -12,7 +12,7 @@ from mailer.cli import loop
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line, tell
-from mailer.cli.setup import acting_as_owner, configuration, make_spool, open_log, operator_name
+from mailer.cli.setup import acting_as_owner, configuration, open_log, operator_name, program_spool
 from mailer.config.load import Loaded
 from mailer.mail.reply import Reply, printable
 from mailer.maillog.events import Level
@@ -145,7 +145,7 @@ async def _take_over(loaded: Loaded, queue: "Queue", names: list[str], listing: 
     config = loaded.config
     # The other queue is read as the current user, and the spool written as its owner.
     with acting_as_owner(config.spool_dir):
-        spool = make_spool(config.spool_dir)
+        spool = program_spool(config)
     with spool:
         with acting_as_owner(config.spool_dir):
             log = open_log(spool, Level.WARNING, keep=float(config.log_retention))

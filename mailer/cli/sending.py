@@ -15,8 +15,9 @@ from mailer.cli.setup import (
     become_owner,
     command_context,
     configuration,
-    make_spool,
+    keeping_lease,
     program_log,
+    program_spool,
     say_if_paused,
     uses_http,
 )
@@ -70,17 +71,18 @@ def run(
     drops.prepare(config.spool_dir)
     become_owner(config.spool_dir, http=uses_http(config), events=config.on_event.enabled)
     with _try_again_later():
-        opened = make_spool(config.spool_dir)
+        opened = program_spool(config)
     with opened as spool:
         end_with(parent)
         if not watch and sys.stderr.isatty():  # cron would mail it each minute
             say_if_paused(spool)
         log = program_log(config, spool, level)
-        if not watch:
-            return loop.run(once(loaded, spool, log, limit, max_seconds))
-        from mailer.cli.watch import Watch  # noqa: PLC0415 - only for --watch
+        with keeping_lease(spool, log):
+            if not watch:
+                return loop.run(once(loaded, spool, log, limit, max_seconds))
+            from mailer.cli.watch import Watch  # noqa: PLC0415 - only for --watch
 
-        loop.run(Watch(loaded, spool, log, manager).run())
+            loop.run(Watch(loaded, spool, log, manager).run())
         log.notice("ended")
         return Exit.OK
 
@@ -95,7 +97,7 @@ def _configuration() -> Loaded:
 def _was_idle(loaded: Loaded, level: Level) -> bool:
     """Return whether there is nothing to do, and if so record the run. Root checks as the spool's owner."""
     config = loaded.config
-    with _try_again_later(), acting_as_owner(config.spool_dir), make_spool(config.spool_dir) as spool:
+    with _try_again_later(), acting_as_owner(config.spool_dir), program_spool(config) as spool:
         log = program_log(config, spool, level)
         heartbeat = Heartbeat(spool, log, time.time, "once")
         idle = is_idle(config, spool, log, clocks())

@@ -8,7 +8,7 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, log_format_option, parent_option
-from mailer.cli.setup import acting_as_owner, become_owner, configuration, make_spool, open_log
+from mailer.cli.setup import acting_as_owner, become_owner, configuration, open_log, program_spool
 from mailer.config.load import Loaded
 from mailer.spool.layout import Spool
 
@@ -64,7 +64,7 @@ def session() -> Exit:
         raise ConfigError(problems)
     with connection:
         with acting_as_owner(loaded.config.spool_dir):
-            spool = make_spool(loaded.config.spool_dir)
+            spool = program_spool(loaded.config)
         with spool:
             loop.run(_serve_one(loaded, spool, connection, ids))
     return Exit.OK

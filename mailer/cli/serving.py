@@ -20,7 +20,14 @@ from mailer.cli.drops import Drops
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal, listen, postpone
 from mailer.cli.service_manager import ServiceManager
-from mailer.cli.setup import acting_as_owner, become_owner, configuration, make_spool, program_log
+from mailer.cli.setup import (
+    acting_as_owner,
+    become_owner,
+    configuration,
+    keeping_lease,
+    program_log,
+    program_spool,
+)
 from mailer.cli.start import obstacles
 from mailer.cli.watchdog import Vitals
 from mailer.config import checks
@@ -59,7 +66,7 @@ def run(port: int | None, parent: int | None) -> Exit:
     if problems := obstacles(loaded, sockets):
         raise ConfigError(problems)
     with acting_as_owner(loaded.config.spool_dir):
-        spool = make_spool(loaded.config.spool_dir)
+        spool = program_spool(loaded.config)
         word = identity.made(spool)
     settings = replace(receiver.settings(loaded.config, port), identity=word)
     with spool:
@@ -108,6 +115,7 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
                 log.warning(str(warning))
             where = f"listening on {', '.join(map(_name, server.addresses))}"
             log.notice(f"for mail, {where}", spool=spool.path)
+            started.enter_context(keeping_lease(spool, log))
             entry = started.enter_context(Registration(spool, RECEIVER, str(loaded.path)))
 
             def describe() -> str:

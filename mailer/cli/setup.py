@@ -125,6 +125,37 @@ def make_spool(path: Path) -> Spool:
         raise Failure(Exit.CANNOT_CREATE, f"{path}: the spool cannot be made: {error.strerror}") from error
 
 
+def program_spool(config: Config) -> Spool:
+    """Open the spool of this host, for a program that accepts or sends mail, and may be the first to use it.
+
+    If several hosts share `spoolDir`, take the lease on this host's part; `lease.keep` renews it.
+
+    Raises:
+        Failure, SpoolError: as `make_spool`; or another host has taken the spool over.
+    """
+    if config.shared_dir is None:
+        return make_spool(config.spool_dir)
+    from mailer.cli.lease import taken  # noqa: PLC0415 - most hosts share nothing
+
+    return taken(config)
+
+
+@contextmanager
+def keeping_lease(spool: Spool, log: MailLog) -> Iterator[None]:
+    """Renew the spool's lease within the block, if it has one; to be entered as the spool's owner.
+
+    Raises:
+        Failure: at the end, if the spool was lost to another host meanwhile.
+    """
+    if spool.lease is None:
+        yield
+        return
+    from mailer.cli.lease import kept  # noqa: PLC0415 - most hosts share nothing
+
+    with kept(spool.lease, log):
+        yield
+
+
 def become_owner(path: Path, *, http: bool = False, events: bool = False) -> None:
     """Drop root privileges permanently to the user that owns the spool; do nothing if that is root.
 
@@ -226,6 +257,7 @@ _IMPORTED_LATE = (
     "subprocess",
     "traceback",
     "mailer.cli.dry_run",
+    "mailer.cli.lease",
     "mailer.cli.route.direct",
     "mailer.config.dkim_checks",
     "mailer.config.http_checks",

@@ -16,7 +16,7 @@ from mailer.cli.hangup import Terminal, postpone
 from mailer.cli.notify_relay import NotifyRelay
 from mailer.cli.options import config_option, examples, log_format_option
 from mailer.cli.service_manager import ServiceManager
-from mailer.cli.setup import acting_as_owner, configuration, make_spool
+from mailer.cli.setup import acting_as_owner, configuration, program_spool
 from mailer.config import checks
 from mailer.config.problem import ConfigError
 from mailer.maillog import outlet
@@ -90,7 +90,7 @@ def up() -> int:
         raise ConfigError(problems)
     # Create the spool before several children try at the same time; the monitor does not create one.
     with acting_as_owner(loaded.config.spool_dir):
-        make_spool(loaded.config.spool_dir).close()
+        program_spool(loaded.config).close()
     told: list[int] = []
     terminal = Terminal()
     for number in _ENDING:

@@ -14,6 +14,7 @@ from mailer.config.presets import expanded
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.secrets import Secret
 from mailer.config.trust import Owners, owners_of
+from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.reply import printable
 
 PLACES = (
@@ -44,6 +45,10 @@ OVERRIDES = {
     "HEALTH_CHECK_PORT": "health_check_port",
 }
 """Environment variables that override keys of the file: those that the Go relay documented."""
+_HOST = compile_late(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}(?:\.[A-Za-z0-9_-]{1,63}){0,8}")
+_HOST_IS = (
+    "expected letters, digits, hyphens, underscores, and dots in between: it names a directory in spoolDir"
+)
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -75,6 +80,8 @@ def load(explicit: str | Path | None, environ: Mapping[str, str]) -> Loaded:
     walk = Walk(path.parent, environ, _owners(path.parent, document))
     made = walk.convert(Config, expanded(document), "$")
     config = _overridden(Config() if made is UNFIT else made, environ, walk)
+    if config.host and not _HOST.fullmatch(config.host):
+        walk.problems.append(Problem("$.host", _HOST_IS))
     if walk.problems:
         raise ConfigError(tuple(walk.problems), None if explicit or environ.get("MAILER_CONFIG") else path)
     return Loaded(config=_completed(config, path.parent), path=path, mode=mode, warnings=tuple(walk.warnings))
@@ -144,8 +151,10 @@ def _environment_value(kind: object, variable: str, text: str) -> object:
 
 def _owners(base: Path, document: object) -> Owners:
     """Return the users whose files may hold secrets: `owners_of` the spool that the document names."""
-    named = document.get("spoolDir") if isinstance(document, dict) else None
-    return owners_of(base / (named if isinstance(named, str) and "\0" not in named else "spool"))
+    given = document if isinstance(document, dict) else {}
+    named, host = given.get("spoolDir"), given.get("host")
+    path = base / (named if isinstance(named, str) and "\0" not in named else "spool")
+    return owners_of(path / host if isinstance(host, str) and _HOST.fullmatch(host) else path)
 
 
 def _is_a_strangers(place: Path) -> bool:
@@ -172,7 +181,7 @@ def _there(place: Path) -> bool:
 
 
 def _completed(config: Config, base: Path) -> Config:
-    """Fill in the DKIM defaults that depend on other keys."""
+    """Fill in what depends on other keys: the spool of this host, and DKIM defaults."""
     dkim = config.dkim
     domain = dkim.domain or ("" if dkim.keys else config.default_username.partition("@")[2])
     key = dkim.private_key_path
@@ -185,7 +194,8 @@ def _completed(config: Config, base: Path) -> Config:
         for each in dkim.keys
     )
     completed = msgspec.structs.replace(dkim, domain=domain, private_key_path=key, keys=keys)
-    return msgspec.structs.replace(config, dkim=completed)
+    spool = config.spool_dir / config.host if config.host else config.spool_dir
+    return msgspec.structs.replace(config, dkim=completed, spool_dir=spool)
 
 
 def key_path(base: Path, domain: str, selector: str) -> Path:

@@ -201,6 +201,9 @@ class Config(Group, frozen=True, kw_only=True):
     """Refuse commands that RFC 5321 does not allow, even if they have one reading only."""
 
     spool_dir: Path = Path("spool")
+    """The spool of this host: after loading, the directory `host` in `spoolDir`, if that is given."""
+    host: str = ""
+    """This host's name among the hosts that share `spoolDir`; empty: it is not shared."""
     min_free_space: Bytes = Bytes(64 * 2**20)
     """Free space on the spool's filesystem below which new mail gets 452 4.3.1."""
     max_message_size: Annotated[Bytes, msgspec.Meta(ge=1)] = Bytes(25 * 2**20)
@@ -289,6 +292,11 @@ class Config(Group, frozen=True, kw_only=True):
     alerts: Alerts = Alerts()
     on_event: OnEvent = OnEvent()
     """Delivery of events about mail to a webhook or a command."""
+
+    @property
+    def shared_dir(self) -> Path | None:
+        """The directory that several hosts share, with the spool of each in it; None: it is not shared."""
+        return self.spool_dir.parent if self.host else None
 
     @property
     def bind_address(self) -> str:

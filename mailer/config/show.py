@@ -16,7 +16,10 @@ def effective(config: Config) -> dict[str, object]:
     Durations and sizes are numbers in the documented unit. A secret is `********`, or the reference to where
     it is stored.
     """
-    return _group(config)
+    shown = _group(config)
+    if config.shared_dir:
+        shown["spoolDir"] = str(config.shared_dir)
+    return shown
 
 
 def _group(group: msgspec.Struct) -> dict[str, object]:

@@ -25,6 +25,7 @@ from mailer.monitor.reading import Reading, lag
 from mailer.spool import words
 from mailer.spool.checks.self_test import self_test
 from mailer.spool.free_space import MIN_INODES
+from mailer.spool.hosts.lease import is_draining
 from mailer.spool.layout import Place, Spool
 from mailer.spool.state.pause import describe
 
@@ -120,6 +121,8 @@ def routes(context: MonitorContext) -> tuple[Route, ...]:
     async def ready(_: Asked) -> Answer:
         checks = {"spool": await probe.result()}
         if checks["spool"].status is Status.OK:
+            if context.config.host and is_draining(context.spool):
+                checks["host"] = Check(Status.FAILING, "this host is being taken down (mailer hosts drain)")
             reading = await context.reading()
             checks["disk_space"] = _disk_space(reading, context.config)
             checks["receiver"] = _receiver(reading, context.config)

@@ -49,6 +49,9 @@ NO_SPACE = Reply(452, ("4.3.1 No space to store the message; try again later",))
 KEY_IN_USE = Reply(
     451, ("4.5.0 Another session is submitting mail under this Idempotency-Key; try again shortly",)
 )
+DRAINING = Reply(
+    451, ("4.3.2 This host is being taken down, and its mail is sent still; use another relay, or try later",)
+)
 LOCAL_ERROR = Reply(
     451, ("4.3.0 The message cannot be stored now, the reason is in our log; try again later",)
 )

@@ -83,6 +83,8 @@ class Upload:
         Raises:
             OSError: the file could not be created; do not ask the client for the data.
         """
+        if store.spool.lease:
+            store.spool.lease.check()
         at = store.clock()
         self._incoming = Incoming.create(
             store.spool, received=at, user=origin.user, peer=origin.peer, envelope=envelope
@@ -231,6 +233,8 @@ class Upload:
         """Write the rest of the file, its length and its accepted line; it is not durable yet."""
         store = self._store
         try:
+            if store.spool.lease:
+                store.spool.lease.check()
             self._incoming.write(self._gathered)
             self._incoming.seal(
                 store.clock(),

@@ -172,6 +172,8 @@ class Record:
 
     def commit(self, recipients: Sequence[Recipient], hop: str) -> None:
         """Prepare for the final dot: reserve room for the outcome, and record that it is about to be sent."""
+        if lease := self.claim.locked.spool.lease:
+            lease.check()
         to = tuple(map(_address, recipients))
         now = self.context.clock()
         event = Event(at=clock.rfc3339(now), event=_COMMITTING, to=to, hop=hop, attempt=self.attempt)

@@ -181,6 +181,8 @@ class Runner:
         """Start attempts while there is a free place and a message is ready; tell whether one was started."""
         started = False
         try:
+            if self._spool.lease:
+                self._spool.lease.check()
             if self._suspect and not self._must_wait(self._suspect):
                 suspect, self._suspect = self._suspect, None
                 self._start(suspect, "")

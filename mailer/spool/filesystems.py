@@ -58,6 +58,12 @@ LOCAL = {
     "cramfs": _READ_ONLY,
 }
 
+SHARED = {"fuse.ceph-fuse"}
+"""Filesystems over a network that hosts may share if each has a directory of its own (`host`).
+
+Tested with two mounts by `scripts/hosts_lab`: each host writes and locks only in its own directory, so that
+no promise depends on what another host sees of a lock or an append; an eviction keeps a host out for good.
+"""
 POWER_CUT = {"ext4", "xfs", "btrfs"}
 """Those whose power was cut while mail was accepted and sent (`tests/end_to_end/test_power_cut.py`)."""
 FLEETING = {kind for kind, sort in LOCAL.items() if sort == _MEMORY}
@@ -83,8 +89,10 @@ _REASONS = {
     # Seen in public reports; its vendor has ended it.
     f"{_NETWORK} that has granted one lock to two clients after a disconnect": "glusterfs fuse.glusterfs",
     # Seen with ceph-fuse 16: `mailer doctor --second-mount`.
-    f"{_NETWORK}, where two hosts that append to one file overwrite lines": "fuse.ceph-fuse fuse.ceph",
-    f"{_NETWORK}, whose client in the kernel has not been tested": "ceph",
+    f"{_NETWORK}, where two hosts that append to one file overwrite lines; with `host` each has its own": (
+        "fuse.ceph-fuse"
+    ),
+    f"{_NETWORK}, whose client in the kernel has not been tested": "ceph fuse.ceph",
     f"a filesystem that several machines write to, {_UNRELIABLE}": "ocfs2 gfs gfs2",
     f"a directory of the machine that runs this one, {_UNRELIABLE}": """
         9p virtiofs vboxsf vmhgfs prl_fs drvfs fuse.vmhgfs-fuse fuse.grpcfuse""",
@@ -137,9 +145,14 @@ def filesystem_of(fd: int) -> Mount:
     return mount if mount.kind else Mount(_MAGIC.get(magic := _magic_of(fd), f"type {magic:#x}"))
 
 
-def refusal(kind: str) -> str:
-    """Return why a spool may not be on a filesystem, as part of a sentence; empty if it may."""
-    if kind in LOCAL:
+def refusal(kind: str, *, of_hosts: bool = False) -> str:
+    """Return why a spool may not be on a filesystem, as part of a sentence; empty if it may.
+
+    Args:
+        kind: the type of the filesystem.
+        of_hosts: the spool is that of one of several hosts, in a directory that they share.
+    """
+    if kind in LOCAL or (of_hosts and kind in SHARED):
         return ""
     if kind in _REFUSED:
         return _REFUSED[kind]

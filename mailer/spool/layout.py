@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
 
@@ -29,7 +29,11 @@ from mailer.spool.syscalls import check_takes_changes
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
 
-SPOOL_WIDE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+SPOOL_WIDE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    # A filesystem over a network that this host is cut off from; the first one also without a lease.
+    *(errno.ESTALE, errno.ESHUTDOWN),
+}
 """Errors that the next message would meet too; any other (EIO on one file) concerns that message alone."""
 
 _BUCKET = "%Y%m%dT%H%MZ"
@@ -72,6 +76,8 @@ DROP_MODE = 0o3733
 """Any user may create files, but not list them or remove another user's; new files inherit the group."""
 SUPPRESSED = "suppressed"
 """Made with the first suppressed address: see `suppression`."""
+HOSTS = ".hosts"
+"""Beside the spools of hosts that share a directory: says who may use which. See `hosts.epochs`."""
 PROBE = ".probe-"
 """The beginning of the names of `checks.probe`'s directories in `tmp/`."""
 TRACES = "traces"
@@ -151,12 +157,27 @@ def is_day(name: str) -> bool:
     return True
 
 
+class Permission(Protocol):
+    """A program's permission to use the spool, which may end while it runs: see `hosts.lease`."""
+
+    draining: bool
+    """Whether new mail is to be refused, while what is in the spool is sent."""
+
+    def check(self) -> None:
+        """Return if mail may be accepted and sent now; raises OSError otherwise."""
+
+    def end(self) -> None:
+        """Note that it is not needed any more."""
+
+
 class Spool:
     """An open spool directory. It holds one descriptor; everything else is opened when needed."""
 
     def __init__(self, path: Path, root: int) -> None:
         self.path = path
         self.root = root
+        self.lease: Permission | None = None
+        """Checked before mail is accepted, and before it is sent; None: no other host may use the spool."""
         self._makes = False
         """Whether this program makes what is missing."""
         self._inode_spread = InodeSpread(root)
@@ -215,7 +236,7 @@ class Spool:
                 raise _unusable(self.path, state)
             os.fchmod(self.root, DIRECTORY_MODE)
         kind = filesystem_of(self.root).kind
-        if why := refusal(kind):
+        if why := refusal(kind, of_hosts=is_of_hosts(self.root)):
             raise SpoolError(
                 None,
                 f"the spool {self.path} is on {kind}, {why}: {INSTEAD}",
@@ -429,6 +450,8 @@ class Spool:
         return free_space(self.root)
 
     def close(self) -> None:
+        if self.lease:
+            self.lease.end()
         self._inode_spread.close()
         while self._kept:
             os.close(self._kept.popitem()[1][0])
@@ -439,6 +462,14 @@ class Spool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def is_of_hosts(root: int) -> bool:
+    """Return whether an open spool is in a directory that several hosts share, each with its own spool."""
+    try:
+        return stat.S_ISDIR(os.stat(f"../{HOSTS}", dir_fd=root, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
 
 
 def no_spool(found: Standing, path: Path) -> str:

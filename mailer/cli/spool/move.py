@@ -104,7 +104,7 @@ def move(  # noqa: PLR0913 - one for each option
     order.check()
     loaded = configuration()
     with started_by_caller(via, dry_run=dry_run) as child, command_context(loaded) as context:
-        moves = _Moves(context, order, resumes=resume)
+        moves = Moves(context, order, resumes=resume)
         event = "taken" if take else "moved"
         if dry_run:
             return moves.report((Outcome(spot, Result.DONE) for spot in moves.spots()), event)
@@ -117,8 +117,8 @@ def move(  # noqa: PLR0913 - one for each option
             return moves.over(local)
 
 
-class _Moves:
-    """One command line at work."""
+class Moves:
+    """One order to move messages, at work."""
 
     def __init__(self, context: CommandContext, order: Order, *, resumes: bool) -> None:
         self._context = context

@@ -172,6 +172,8 @@ class MailCommands(Connection):
     def _no_more_mail(self) -> Reply | None:
         """Return the reason to refuse any message from this sender now, or None."""
         sender, identity, context = self._transaction.sender, self._login.identity, self._context
+        if (lease := context.store.spool.lease) and lease.draining:
+            return replies.DRAINING
         allowed = identity.may_send_as if identity else None
         if identity and allowed and sender and not allowed.match(sender):
             return replies.not_allowed_sender(identity.user, allowed, sender, "MAIL FROM")

@@ -1,0 +1,56 @@
+"""The lease of a program on its host's spool, where several hosts share `spoolDir`."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from mailer.cli.clocks import clocks
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.setup import make_spool
+from mailer.config.model import Config
+from mailer.maillog.events import MailLog
+from mailer.spool.hosts.epochs import Hosts, this_machine
+from mailer.spool.hosts.lease import Lease, required
+from mailer.spool.layout import Permission, Spool
+
+
+def taken(config: Config) -> Spool:
+    """Open the spool of this host with a lease on it.
+
+    Raises:
+        Failure, SpoolError: see `setup.program_spool`.
+        OSError: the filesystem that the hosts share does not answer.
+    """
+    assert config.shared_dir is not None
+    machine = this_machine(config.host)
+    with ExitStack() as undo:
+        hosts = undo.enter_context(Hosts.open(config.shared_dir))
+        # Before anything is made: a directory for this host in an empty mount point would look like a spool.
+        required(hosts, machine, config.spool_dir)
+        spool = undo.enter_context(make_spool(config.spool_dir))
+        lease = Lease(spool, hosts, machine, clocks())
+        lease.renew()
+        spool.lease = lease
+        undo.pop_all()
+        return spool
+
+
+@contextmanager
+def kept(lease: Permission, log: MailLog) -> Iterator[None]:
+    """Renew a lease within the block, in a thread; end this program, as by SIGTERM, when the spool is lost.
+
+    Raises:
+        Failure: at the end, if it is lost.
+    """
+    assert isinstance(lease, Lease)
+
+    def on_lost(why: str) -> None:
+        log.error("ending: this host may not use the spool any more", reason=why)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    lease.keep(on_lost)
+    yield
+    lease.end()
+    if lease.lost:
+        raise Failure(Exit.TEMPORARY, lease.lost)

@@ -1,0 +1,101 @@
+"""Taking over the spool of a host that is gone: the epoch, and the wait until its programs have stopped.
+
+The mail itself is then moved by `handover`, from the dead host's spool into the new owner's, with its
+journals. A takeover may be interrupted at any point and begun again, by the same host, or by another one if
+that host is gone, too.
+"""
+
+from collections.abc import Callable, Iterator
+
+from mailer.mail.clock import Clocks
+from mailer.spool.handover.leaving import MOVABLE
+from mailer.spool.hosts.epochs import Epoch, Grounds, Hosts, Machine, Why, following
+from mailer.spool.hosts.lease import LEASE, MARGIN, RENEW_EVERY, records
+from mailer.spool.layout import DROP, Spool, SpoolError
+from mailer.spool.scan import batches, names
+
+_LOOK_EVERY = 1.0
+
+
+class NotAdoptable(SpoolError):
+    """The spool cannot be taken over as things are; the text says why."""
+
+
+def claim(
+    hosts: Hosts, host: str, machine: Machine, grounds: Grounds, now: float, *, again: bool = False
+) -> Epoch:
+    """Begin the epoch in which a machine owns the spool of a host.
+
+    Args:
+        hosts: who may use which spool.
+        host: the host whose spool it is.
+        machine: the new owner.
+        grounds: who says so. Without evidence only a spool is taken that is nobody's, or this machine's.
+        now: the time, for people.
+        again: the machine joins as this host, instead of taking its spool over.
+
+    Raises:
+        NotAdoptable: it cannot be taken, or there is no evidence.
+        Overtaken: another host was faster.
+        OSError: see `Hosts.advance`.
+    """
+    latest = hosts.latest(host)
+    if latest is None and not again:
+        known = ", ".join(hosts.names()) or "none"
+        raise NotAdoptable(None, f"no host {host} has ever joined; known: {known}")
+    if latest and latest.is_of(machine):
+        return latest
+    if latest and latest.owner and again and latest.owner_host != host:
+        raise NotAdoptable(
+            None,
+            f"{latest.owner_host} is taking the spool of {host} over since {latest.at}: wait until "
+            f"`mailer hosts` shows that {host} has left",
+        )
+    if latest and latest.owner and not grounds.evidence:
+        raise NotAdoptable(
+            None,
+            f"the spool of {host} is in use by {latest.node}, as {latest.owner_host}: see --help for "
+            "how to make sure that it is off",
+        )
+    return hosts.advance(following(latest, host, Why.JOINED if again else Why.ADOPTED, now, grounds, machine))
+
+
+def release(hosts: Hosts, epoch: Epoch, by: str, now: float) -> Epoch:
+    """Begin the epoch in which a spool is nobody's, after one of this machine; raises as `Hosts.advance`."""
+    return hosts.advance(following(epoch, epoch.host, Why.LEFT, now, Grounds(by)))
+
+
+def wait_until_quiet(spool: Spool, clocks: Clocks, sleep: Callable[[float], None]) -> Iterator[float]:
+    """Wait until the lease of every program of the owner before has ended; yield the seconds that are left.
+
+    Args:
+        spool: the spool that was claimed.
+        clocks: of this machine; only the time since boot counts.
+        sleep: waits for some seconds.
+
+    Raises:
+        NotAdoptable: a program still renews its lease, and so has not seen that the epoch has ended.
+        OSError: the spool cannot be read.
+    """
+    until = clocks.uptime() + LEASE + MARGIN
+    seen = dict(records(spool))
+    changed = float("-inf")
+    while (left := until - clocks.uptime()) > 0:
+        yield left
+        sleep(min(left, _LOOK_EVERY))
+        found = dict(records(spool))
+        if found != seen:
+            seen, changed = found, clocks.uptime()
+    if changed > until - MARGIN - RENEW_EVERY:
+        raise NotAdoptable(
+            None,
+            f"a program still renews its lease on {spool.path}, so its host is not off, nor cut off: end its "
+            "programs, or fence it, and type the same again",
+        )
+
+
+def mail_in(spool: Spool) -> int:
+    """Count the messages in a spool that can be taken over, in `drop/` too; raises OSError."""
+    # A message may have two names: see `renaming`.
+    found = {name for *_, ids in batches(spool, MOVABLE) for name in ids}
+    return len(found.union(names(spool, DROP)))

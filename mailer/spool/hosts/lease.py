@@ -1,0 +1,247 @@
+"""The lease under which a program uses the spool of its host, when several hosts share a directory.
+
+Whoever takes over a host's spool begins an epoch (`epochs`), and then waits for `LEASE` seconds. A program of
+the old host looks at the epoch every `RENEW_EVERY` seconds, and each look is good for `LEASE` seconds from
+the moment when it began. So before the new owner touches the spool, the old one accepts no mail any more and
+begins no final dot, even if it is cut off from the directory and never learns why. What was `committing` then
+becomes `uncertain`.
+
+Each look writes and syncs a record in `state/` first: a host that only reads, out of a cache, holds no lease.
+The clock is CLOCK_BOOTTIME, which goes on while a host is suspended. A virtual machine whose clock stood
+still with it notices nothing until its next look, `RENEW_EVERY` seconds after it continues at the latest.
+Against that, fence it from its storage: then it cannot write the journal line that each final dot needs.
+"""
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from mailer.mail import clock
+from mailer.mail.clock import Clocks
+from mailer.spool.hosts.epochs import Epoch, Hosts, Machine
+from mailer.spool.layout import FILE_MODE, STATE, Spool, SpoolError
+from mailer.spool.state import small_files
+
+LEASE = 30.0
+"""Seconds for which a look at the epoch is good."""
+RENEW_EVERY = 5.0
+MARGIN = 5.0
+"""Seconds that the new owner waits in addition: clocks of two machines run at slightly different rates."""
+
+_DRAINING = "draining"
+_PREFIX = "lease-"
+_OF_BOOT = 8
+"""Digits of the boot's id in the name of its record."""
+_BEAT = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LONGEST = 256
+_STALE = 120.0
+"""Seconds after which the unchanged record of an earlier boot is removed."""
+
+
+class NoLease(SpoolError):
+    """The program may not use the spool at the moment, or never again."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(errno.ESTALE, why)
+
+
+class Lease:
+    """This program's right to accept and send mail in the spool of its host."""
+
+    def __init__(self, spool: Spool, hosts: Hosts, machine: Machine, clocks: Clocks) -> None:
+        """Prepare; `renew` takes the lease.
+
+        Args:
+            spool: the host's own.
+            hosts: who may use it; closed by this object.
+            machine: this machine.
+            clocks: its clocks. The lease counts seconds since boot, also while the host is suspended.
+        """
+        self._spool = spool
+        self._hosts = hosts
+        self._machine = machine
+        self._boot = _PREFIX + clocks.boot[:_OF_BOOT]
+        self._file = "-".join(filter(None, (self._boot, client_of(spool))))
+        self._now = clocks.uptime
+        self._wall = clocks.wall
+        self.draining = False
+        """Whether the operator wants new mail refused (`mailer hosts drain`)."""
+        self._until = float("-inf")
+        self._why = "it has not been taken yet"
+        self.lost = ""
+        """Why the spool is no longer this host's; empty while it is, as far as is known."""
+        self._others: dict[str, tuple[bytes, float]] = {}
+        """Records of other boots of this host: their content, and since when it is unchanged."""
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def check(self) -> None:
+        """Return if the program may accept or send mail now; no system call.
+
+        Raises:
+            NoLease: it may not.
+        """
+        if self._now() >= self._until or self.lost:
+            raise NoLease(self.lost or f"the lease on {self._spool.path} has ended: {self._why}")
+
+    def renew(self) -> None:
+        """Look at the epoch, and renew the lease if the spool is still this host's.
+
+        Raises:
+            NoLease: it is not, and never will be for this program; or another machine uses it as this host.
+            OSError: it is unknown; the lease stays as it was.
+        """
+        began = self._now()
+        self._beat()
+        epoch = self._hosts.latest(self._machine.host)
+        if epoch is None or not epoch.is_of(self._machine):
+            self.lost = lost(epoch, self._machine.host)
+            raise NoLease(self.lost)
+        if twin := self._twin(began):
+            self._until = float("-inf")
+            self._why = twin
+            raise NoLease(twin)
+        self.draining = is_draining(self._spool)
+        self._until = began + LEASE
+
+    def keep(self, on_lost: Callable[[str], None]) -> None:
+        """Renew the lease from now on, in a thread, since a filesystem over a network may hang.
+
+        Args:
+            on_lost: called there, once, when the spool is no longer this host's.
+        """
+        self._thread = threading.Thread(target=self._keep, args=(on_lost,), name="lease", daemon=True)
+        self._thread.start()
+
+    def _keep(self, on_lost: Callable[[str], None]) -> None:
+        while not self._ending.wait(RENEW_EVERY):
+            try:
+                self.renew()
+            except OSError as error:
+                if self.lost:
+                    on_lost(self.lost)
+                    return
+                self._why = error.strerror or str(error)
+
+    def end(self) -> None:
+        """End the renewal; what the program does from here on needs no lease."""
+        self._ending.set()
+        if self._thread is None or not self._thread.is_alive():
+            self._hosts.close()
+
+    def _beat(self) -> None:
+        """Write to the host's own directory, and have the storage confirm it; raises OSError."""
+        with self._spool.directory(STATE) as directory:
+            fd = os.open(self._file, _BEAT, FILE_MODE, dir_fd=directory)
+        try:
+            text = f"{clock.rfc3339(self._wall())} {self._now():.3f} {os.getpid()}\n".encode()
+            os.pwrite(fd, text, 0)
+            os.ftruncate(fd, len(text))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _twin(self, now: float) -> str:
+        """Return what to say of another machine that uses the spool under this host's name; empty: none.
+
+        A cloned machine has the same machine id and the same configuration, but not the same boot.
+        """
+        for name, text in records(self._spool):
+            if name == self._file:
+                continue
+            before, since = self._others.setdefault(name, (text, now))
+            if text != before:
+                self._others[name] = (text, now)
+                since = now
+            if text != before and not name.startswith(self._boot):
+                return (
+                    f"another machine with the same id is host {self._machine.host}, too: give one of them "
+                    "another `host`, or another id (rm /etc/machine-id; systemd-machine-id-setup)"
+                )
+            if now - since > _STALE:
+                with suppress(OSError), self._spool.directory(STATE) as directory:
+                    os.unlink(name, dir_fd=directory)
+        return ""
+
+
+def lost(epoch: Epoch | None, host: str) -> str:
+    """Say why a machine may not use the spool of a host, and what to do."""
+    if epoch is None:
+        return f"host {host} has not joined the others: type: mailer hosts join"
+    if not epoch.owner:
+        return f"host {host} has left, at {epoch.at}: to use its spool again, type: mailer hosts join"
+    if epoch.owner_host != host:
+        return (
+            f"the spool of {host} was taken over by {epoch.owner_host} ({epoch.node}) at {epoch.at}; when "
+            f"`mailer hosts` shows that {host} has left, type: mailer hosts join"
+        )
+    return (
+        f"host {host} is another machine, {epoch.node}, since {epoch.at}: set another `host` here; or, if "
+        "that machine is off for good, type: mailer hosts join --off"
+    )
+
+
+def client_of(spool: Spool) -> str:
+    """Return the id of the CephFS client through which a spool was opened; empty on other filesystems."""
+    try:
+        return os.getxattr(spool.root, "ceph.client_id").decode("ascii", "replace")
+    except OSError:
+        return ""
+
+
+def clients(spool: Spool) -> list[str]:
+    """Return the ids of the CephFS clients through which programs have renewed a lease; raises OSError."""
+    return sorted({name.split("-", 2)[2] for name, _ in records(spool) if name.count("-") > 1})
+
+
+def records(spool: Spool) -> Iterator[tuple[str, bytes]]:
+    """Yield the records that programs of a host write when they renew; raises OSError.
+
+    They are `lease-BOOT`, on CephFS `lease-BOOT-CLIENT`, and contain the time, seconds since boot, and a pid.
+    """
+    with spool.directory(STATE) as directory:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith(_PREFIX)]
+        for name in names:
+            with suppress(FileNotFoundError):
+                fd = os.open(name, _READ, dir_fd=directory)
+                try:
+                    yield name, os.read(fd, _LONGEST)
+                finally:
+                    os.close(fd)
+
+
+def set_draining(spool: Spool, *, wanted: bool) -> bool:
+    """Have the receiver of a host refuse new mail, or accept it again; return whether that is a change.
+
+    It takes effect with the next renewal of its lease. Raises OSError.
+    """
+    if is_draining(spool) == wanted:
+        return False
+    if wanted:
+        small_files.replace(spool, _DRAINING, b"")
+    else:
+        small_files.remove(spool, _DRAINING)
+    spool.sync_directory(STATE)
+    return True
+
+
+def is_draining(spool: Spool) -> bool:
+    """Return whether the receiver of a host is to refuse new mail; raises OSError."""
+    return small_files.read_if_any(spool, _DRAINING) is not None
+
+
+def required(hosts: Hosts, machine: Machine, path: Path) -> None:
+    """Refuse to use a host's spool if it is not this machine's.
+
+    Raises:
+        NoLease: it is not; the text says why, and what to do.
+        OSError: it is unknown.
+    """
+    epoch = hosts.latest(machine.host)
+    if epoch is None or not epoch.is_of(machine):
+        raise NoLease(f"{path}: {lost(epoch, machine.host)}")

@@ -1,0 +1,232 @@
+"""`mailer hosts`, as operators of several hosts type it: real programs on machines of their own.
+
+A machine is a mount namespace with its own /etc/machine-id; the directory that they share is a local one.
+"""
+
+import json
+import signal
+import smtplib
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from outbound.hostile import HANG, Server, reached
+from testbed.http_client import ask
+from testbed.machines import machine
+from testbed.ports import LOOPBACK
+from testbed.relay import Relay
+from testbed.waiting import until
+
+from mailer.cli.exits import Exit
+
+
+class Host(Relay):
+    """The relay of one of several hosts, on a machine of its own."""
+
+    def __init__(self, directory: Path, name: str, shared: Path, hop: int) -> None:
+        directory.mkdir()
+        super().__init__(
+            directory,
+            {
+                "spoolDir": str(shared),
+                "host": name,
+                "forwardSMTP": True,
+                "forwardProviders": [{"host": LOOPBACK, "port": hop}],
+            },
+        )
+        self.name = name
+        self.spool = shared / name
+        self.here = machine(directory, f"{directory.name}-{name}")
+
+    def hosts(self, *arguments: str) -> tuple[int, str, str]:
+        """Run `mailer hosts ARGUMENTS` on this machine; return its exit code and what it printed."""
+        done = self.mailer("hosts", *arguments, under=self.here)
+        return done.returncode, done.stdout, done.stderr
+
+    def rows(self) -> dict[str, dict[str, object]]:
+        """What `mailer hosts --json` says of each host."""
+        code, said, _ = self.hosts("--json")
+        assert code == 0
+        return {row["host"]: row for row in map(json.loads, said.splitlines())}
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def hop() -> Iterator[Server]:
+    with Server({}) as server:
+        yield server
+
+
+@pytest.fixture
+def a(tmp_path: Path, shared: Path, hop: Server) -> Host:
+    return Host(tmp_path / "a", "a", shared, hop.port)
+
+
+@pytest.fixture
+def b(tmp_path: Path, shared: Path, hop: Server) -> Host:
+    return Host(tmp_path / "b", "b", shared, hop.port)
+
+
+def send(host: Host, mark: str) -> bool:
+    """Submit a message; tell whether it was accepted."""
+    try:
+        with host.connect() as client:
+            client.sendmail("app@example.com", ["bob@example.net"], f"Subject: {mark}\r\n\r\nhello\r\n")
+    except (OSError, smtplib.SMTPException):
+        return False
+    return True
+
+
+def deliveries(hop: Server) -> Counter[str]:
+    """How often the hop has taken each message, by its subject."""
+    lines = (line for message in hop.messages if message.accepted for line in message.body.splitlines())
+    return Counter(line[9:].decode() for line in lines if line.startswith(b"Subject: "))
+
+
+def test_no_program_works_on_a_directory_that_its_host_has_not_joined(a: Host, b: Host, shared: Path) -> None:
+    for program in (("serve",), ("send", "--once")):
+        done = a.mailer(*program, under=a.here)
+        assert done.returncode in {Exit.UNAVAILABLE, Exit.TEMPORARY}
+        assert "is its filesystem mounted?" in done.stderr
+        assert "mailer hosts join" in done.stderr
+    assert list(shared.iterdir()) == [], "an empty mount point stays empty"
+    assert b.hosts("join") == (0, f"this is host b, and its spool is {b.spool}\n", "")
+    done = a.mailer("serve", under=a.here)
+    assert done.returncode == Exit.UNAVAILABLE
+    assert "host a has not joined the others: type: mailer hosts join" in done.stderr
+    assert not a.spool.exists()
+    assert a.hosts("join")[0] == 0
+    assert {name: row["state"] for name, row in b.rows().items()} == {"a": "in use", "b": "in use"}
+    assert [name for name, row in b.rows().items() if row["here"]] == ["b"]
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", ".hosts", "a b", "", "x" * 64, "a..b"])
+def test_a_host_is_named_as_a_directory_may_be(a: Host, name: str) -> None:
+    a.configure({"host": name})
+    done = a.mailer("hosts", under=a.here)
+    assert done.returncode == Exit.CONFIG
+    assert "host" in done.stderr
+
+
+def test_another_machine_of_the_same_name_stays_out(
+    a: Host, tmp_path: Path, shared: Path, hop: Server
+) -> None:
+    assert a.hosts("join")[0] == 0
+    (tmp_path / "new").mkdir()
+    twin = Host(tmp_path / "new" / "a", "a", shared, hop.port)
+    twin.here = machine(twin.directory, "another")
+    with a.serve(under=a.here):
+        done = twin.mailer("serve", under=twin.here)
+        assert done.returncode == Exit.UNAVAILABLE
+        assert "host a is another machine" in done.stderr
+        code, _, said = twin.hosts("join")
+        assert code == Exit.UNAVAILABLE
+        assert "is in use by" in said
+        assert send(a, "m1")
+    assert [row["messages"] for row in a.rows().values()] == [1]
+
+
+def test_a_host_that_is_declared_off_and_is_not_stops_by_itself(a: Host, b: Host, hop: Server) -> None:
+    """Everything that a host said 250 to is delivered once, by it or by the one that took its mail over."""
+    assert (a.hosts("join")[0], b.hosts("join")[0]) == (0, 0)
+    accepted: list[str] = []
+    with a.serve(under=a.here) as receiver, a.watch(under=a.here) as runner:
+        code, _, said = b.hosts("adopt", "a")
+        assert (code, "is in use by" in said) == (Exit.UNAVAILABLE, True)
+
+        def submit() -> None:
+            number = 0
+            while send(a, f"m{number}"):
+                accepted.append(f"m{number}")
+                number += 1
+
+        submitting = threading.Thread(target=submit)
+        submitting.start()
+        until(lambda: len(deliveries(hop)) > 20, "the runner of a to be at work")
+        code, _, said = b.hosts("adopt", "a", "--off")
+        submitting.join()
+        assert code == 0, said
+        for program in (receiver, runner):
+            assert program.wait() == Exit.TEMPORARY
+            assert "the spool of a was taken over by b" in program.output()
+    assert b.mailer_send("--once", under=b.here).returncode == 0
+    assert deliveries(hop) == Counter(accepted)
+    rows = b.rows()
+    assert (rows["a"]["state"], rows["a"]["messages"], rows["b"]["messages"]) == ("left", 0, 0)
+    assert rows["a"]["evidence"] == ""
+    refused = a.mailer("serve", under=a.here)
+    assert "host a has left" in refused.stderr
+    assert a.hosts("join")[0] == 0
+    with a.serve(under=a.here):
+        assert send(a, "back")
+
+
+def test_a_stopped_runner_begins_no_final_dot_when_it_goes_on(
+    a: Host, b: Host, hop: Server, shared: Path
+) -> None:
+    """What was at its final dot is uncertain; what was not is sent by the new owner alone."""
+    assert (a.hosts("join")[0], b.hosts("join")[0]) == (0, 0)
+    dotted = threading.Event()
+    a.configure({"sending": {"concurrency": 1}})
+    with a.serve(under=a.here) as receiver:
+        assert all(send(a, mark) for mark in ("first", "second", "third"))
+        with Server({"dot": reached(dotted, HANG)}) as silent:
+            a.configure({"forwardProviders": [{"host": LOOPBACK, "port": silent.port}]})
+            with a.watch(under=a.here) as runner:
+                assert dotted.wait(60)
+                runner.signal(signal.SIGSTOP)
+                receiver.kill()
+                code, _, said = b.hosts("adopt", "a", "--off")
+                assert code == Exit.TEMPORARY, said
+                assert " busy" in said
+                assert "1 message left" in said
+                assert b.rows()["a"]["state"] == "adopted"
+                assert b.mailer_send("--once", under=b.here).returncode == 0
+                assert deliveries(hop) == Counter(["second", "third"])
+                runner.signal(signal.SIGCONT)
+                until(lambda: "taken over by b" in runner.output(), "the runner to see it")
+                with suppress(ProcessLookupError):
+                    runner.signal(signal.SIGKILL)  # It would wait for the reply to the first one.
+                runner.wait()
+            assert [message.body.count(b"first") for message in silent.messages] == [1]
+    code, _, said = b.hosts("adopt", "a")
+    assert code == 0, said
+    done = b.mailer("spool", "ls", "--json", under=b.here)
+    (left,) = map(json.loads, done.stdout.splitlines())
+    assert left["recipients"][0]["status"] == "uncertain"
+    assert b.rows()["a"]["messages"] == 0
+
+
+def test_a_host_is_taken_down_and_comes_back(a: Host, b: Host, hop: Server) -> None:
+    assert (a.hosts("join")[0], b.hosts("join")[0]) == (0, 0)
+    with a.monitor(under=a.here), a.serve(under=a.here):
+        assert send(a, "m1")
+        assert a.hosts("leave")[0] == Exit.TEMPORARY, "the receiver runs"
+        code, said, _ = a.hosts("drain")
+        assert (code, said) == (0, "new mail is refused; `mailer hosts` shows what is left\n")
+        until(lambda: not send(a, "late"), "the receiver to refuse mail", 20)
+        with a.connect() as client:
+            assert client.mail("app@example.com")[0] == 451
+        answer = ask(a.http_port, "/readyz")
+        assert (answer.status, "taken down" in answer.error) == (503, True)
+        assert b.rows()["a"]["state"] == "draining"
+    code, said, _ = a.hosts("leave")
+    assert code == 0
+    assert "1 message left in its spool: on another host, type: mailer hosts adopt a" in said
+    assert a.mailer("send", "--once", under=a.here).returncode == Exit.TEMPORARY
+    code, _, said = b.hosts("adopt", "a", "--json")
+    assert code == 0, said
+    assert b.mailer_send("--once", under=b.here).returncode == 0
+    assert deliveries(hop) == Counter(["m1"])
+    assert a.hosts("join")[0] == 0
+    with a.serve(under=a.here):
+        assert send(a, "m2")
