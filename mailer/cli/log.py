@@ -1,11 +1,12 @@
 """`mailer log`: search, print and follow the ledger."""
 
 import contextlib
+import heapq
 import shlex
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -16,6 +17,7 @@ import click
 from mailer.cli import synonyms
 from mailer.cli.arguments import MessageId
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.neighbours import all_spools
 from mailer.cli.options import DURATION_IS, config_option, duration, examples, json_of
 from mailer.cli.output import end_with_the_pipe
 from mailer.cli.setup import command_context
@@ -119,7 +121,8 @@ def log(  # noqa: PLR0913 - one parameter for each option
     --follow begins with the last 10 lines, unless --since or -n selects others. The exit code is 66 when the
     ledger has no line about the message that --id names. A search for a recipient, a sender or a subject ends
     with a summary on standard error: the state of the last messages found, and what to do first.
-    `mailer spool why ID` explains in words everything that happened to one message.
+    `mailer spool why ID` explains in words everything that happened to one message. With several hosts
+    (mailer hosts), each line begins with the host in whose ledger it is; in JSON that is its first field.
     """
     if mistaken:
         _name_the_option(mistaken[0])
@@ -138,17 +141,17 @@ def log(  # noqa: PLR0913 - one parameter for each option
     if lines is None and follow and since is None and not message_id:
         lines = _FOLLOWED_LINES
     after = _summary_for(query) if not as_json and not events else None
-    with command_context() as context:
-        search = _Search(partial(context.spool.directory, LOG), query)
+    with command_context() as context, all_spools(context) as hosts:
+        searches = {each.host: _Search(partial(each.spool.directory, LOG), query) for each in hosts}
         known = False
         name = partial(named, context.config)
-        for found in search.lines(lines):
+        for host, found in _merged(searches, lines):
             known = True
             if after:
                 after.note(found.line)
-            _print(found, name, to or "", as_json=as_json)
+            _print(found, name, to or "", host, as_json=as_json)
         if follow:
-            search.follow(name, as_json=as_json)
+            _follow(searches, name, as_json=as_json)
         said = after.lines(context) if after else []
     if message_id and not known:
         raise Failure(Exit.NO_INPUT, f"{message_id}: the ledger has no line about such a message")
@@ -182,6 +185,8 @@ class _Search:
     def __init__(self, directory: OpenDirectory, query: Query) -> None:
         self._directory = directory
         self._query = query
+        self.asked = query.to or ""
+        """The recipient that was searched for."""
         self._tail = Tail(directory)
         self._tail.skip()
 
@@ -197,22 +202,43 @@ class _Search:
         newest = find(self._directory, self._query, newest_first=True, ends=ends, now=now)
         return reversed(list(islice(newest, last)))
 
-    def follow(self, name: Callable[[str], str], *, as_json: bool) -> NoReturn:
-        """Print added lines until Ctrl-C, also past midnight and when the directory is replaced."""
-        while True:
-            # A directory that is missing may come back.
-            with contextlib.suppress(OSError):
-                for block in self._tail.blocks():
-                    for raw in block.split(b"\n"):
-                        if (line := decode(raw)) and self._query.matches(line):
-                            _print(Found(line, whole(raw)), name, self._query.to or "", as_json=as_json)
-            sys.stdout.flush()
-            time.sleep(_POLL_INTERVAL)
+    def added(self) -> Iterator[Found]:
+        """Yield the lines that were added since, also past midnight and when the directory is replaced."""
+        # A directory that is missing may come back.
+        with contextlib.suppress(OSError):
+            for block in self._tail.blocks():
+                for raw in block.split(b"\n"):
+                    if (line := decode(raw)) and self._query.matches(line):
+                        yield Found(line, whole(raw))
 
 
-def _print(found: Found, name: Callable[[str], str], asked: str, *, as_json: bool) -> None:
-    raw = found.raw.decode(errors="backslashreplace")
-    text = printable_json(raw) if as_json else _in_words(found.line, name, asked)
+def _merged(searches: Mapping[str, _Search], last: int | None) -> Iterator[tuple[str, Found]]:
+    """Stream the existing lines of all hosts by time, each with its host, or the last ones of them."""
+
+    def of(host: str) -> Iterator[tuple[str, Found]]:
+        return ((host, found) for found in searches[host].lines(last))
+
+    merged = heapq.merge(*map(of, searches), key=lambda each: each[1].line.at)
+    return merged if last is None or len(searches) == 1 else iter(deque(merged, last))
+
+
+def _follow(searches: Mapping[str, _Search], name: Callable[[str], str], *, as_json: bool) -> NoReturn:
+    """Print the lines that are added, until Ctrl-C."""
+    while True:
+        for host, search in searches.items():
+            for found in search.added():
+                _print(found, name, search.asked, host, as_json=as_json)
+        sys.stdout.flush()
+        time.sleep(_POLL_INTERVAL)
+
+
+def _print(found: Found, name: Callable[[str], str], asked: str, host: str, *, as_json: bool) -> None:
+    """Args: host: in whose ledger the line is; empty: there is only one."""
+    if as_json:
+        raw = printable_json(found.raw.decode(errors="backslashreplace"))
+        text = f'{{"host":"{host}",{raw[1:]}' if host else raw
+    else:
+        text = f"{f'{host}  ' if host else ''}{_in_words(found.line, name, asked)}"
     sys.stdout.write(f"{text}\n")
 
 

@@ -277,6 +277,7 @@ _IMPORTED_LATE = (
     "mailer.send.smtp.transcript",
     "mailer.spool.committer",
     "mailer.spool.flock",
+    "mailer.spool.hosts.epochs",
     "mailer.spool.state.suppression",
 )
 """Modules that are otherwise imported on first use. If the spool's owner cannot read root's Python (pyenv and

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from errno import ESTALE
 from http import HTTPStatus
+from pathlib import Path
 from time import monotonic
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from mailer.config.model import Config
 from mailer.mail import clock
 from mailer.maillog.totals import Totals
-from mailer.monitor import results
+from mailer.monitor import hosts, results
 from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.providers import providers
@@ -113,6 +114,8 @@ def routes(context: MonitorContext) -> tuple[Route, ...]:
             checks["spool"] = Check(Status.FAILING, f"the spool cannot be read: {error.strerror}")
         else:
             checks |= dict(judge(reading, context.config, context.alerting.firing))
+        if shared := context.config.shared_dir:
+            checks["hosts"] = await asyncio.to_thread(_hosts, context, shared)
         return _answer(context.clock(), reading, checks)
 
     async def live(_: Asked) -> Answer:
@@ -132,6 +135,20 @@ def routes(context: MonitorContext) -> tuple[Route, ...]:
         return json({"status": "ok"})
 
     return (Route("GET", "/health", health), Route("GET", "/livez", live), Route("GET", "/readyz", ready))
+
+
+def _hosts(context: MonitorContext, shared: Path) -> Check:
+    """Judge this host and the others that share its directory; in a thread, as that may hang."""
+    try:
+        if is_draining(context.spool):
+            return Check(Status.DEGRADED, "new mail is refused here (mailer hosts drain)")
+        found = list(hosts.troubles(shared, context.config.host, context.clock()))
+    except OSError as error:
+        return Check(Status.FAILING, f"the other hosts cannot be seen: {error.strerror or error}")
+    if not found:
+        return Check(Status.OK, "all renew their leases, or have left without mail")
+    stuck = any(waits for _, waits in found)
+    return Check(Status.FAILING if stuck else Status.DEGRADED, "; ".join(told for told, _ in found))
 
 
 def _answer(now: float, reading: Reading | None, checks: dict[str, Check]) -> Answer:

@@ -16,7 +16,7 @@ from mailer.config.model import Config
 from mailer.spool import words
 from mailer.spool.hosts.adoption import mail_in
 from mailer.spool.hosts.epochs import Epoch, Hosts, Machine, this_machine
-from mailer.spool.hosts.lease import is_draining, records
+from mailer.spool.hosts.lease import is_draining, renewed
 from mailer.spool.layout import Spool
 
 
@@ -110,12 +110,10 @@ def opened(config: Config, *, create: bool = False) -> Iterator[tuple[Hosts, Mac
 def _row(config: Config, known: Hosts, machine: Machine, name: str) -> _Row:
     epoch = known.latest(name)
     assert epoch is not None
-    renewed, messages, state = "", None, _state(epoch)
+    last, messages, state = "", None, _state(epoch)
     try:
         with Spool.open_unchecked(known.shared / name) as spool:
-            renewed = max(
-                (text.split()[0].decode() for _, text in records(spool) if text.split()), default=""
-            )
+            last = renewed(spool)
             messages = mail_in(spool)
             if state == "in use" and is_draining(spool):
                 state = "draining"
@@ -129,7 +127,7 @@ def _row(config: Config, known: Hosts, machine: Machine, name: str) -> _Row:
         epoch.at,
         epoch.by,
         epoch.evidence,
-        renewed,
+        last,
         messages,
         name == config.host and epoch.is_of(machine),
     )
@@ -150,6 +148,6 @@ def _text(row: _Row) -> str:
         case _:
             state = f"{row.state}, by {row.node}{', this host' if row.here else ''}"
     mail = "cannot be read" if row.messages is None else words.count(row.messages, "message")
-    renewed = f", renewed {words.moment_of(row.renewed)}" if row.renewed and row.state in _OWN else ""
+    when = f", renewed {words.moment_of(row.renewed)}" if row.renewed and row.state in _OWN else ""
     left = "" if row.state in _OWN or not row.messages else f": type `mailer hosts adopt {row.host}`"
-    return f"{row.host}  {state}{renewed}; {mail}{left}\n"
+    return f"{row.host}  {state}{when}; {mail}{left}\n"

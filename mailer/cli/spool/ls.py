@@ -7,6 +7,7 @@ from itertools import islice
 
 import click
 
+from mailer.cli.neighbours import all_spools
 from mailer.cli.obstacles import report_drops, report_obstacles
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
@@ -50,21 +51,26 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
     JSON is one object a line: id, state (new cur retry hold failed corrupt sent), sender, recipients
     [{address, status (pending sent deferred bounced expired uncertain), reply}], size, received, attempts,
     next; reason if something is wrong; and, while something holds back all mail (all providers are paused,
-    or sending is), keptBy and notBefore, which is null until `mailer resume`.
+    or sending is), keptBy and notBefore, which is null until `mailer resume`. With several hosts (mailer
+    hosts), the messages of all are listed, and host is the one in whose spool a message is.
     """
     now = time.time()
     wanted = Filter(**asked)  # type: ignore[arg-type]  # click has converted them as `filters` declares
-    with command_context() as context:
+    with command_context() as context, all_spools(context) as hosts:
         keeps = report_obstacles(context.config, context.spool)
         report_drops(context.spool)
 
+        # What holds back all mail is known of this host alone.
         def records_of(mine: Share) -> Iterator[str]:
-            for seen in wanted.select(context.spool, QUEUE, now, mine):
-                yield json_line(records.record(seen, keeps))
+            for each in hosts:
+                for seen in wanted.select(each.spool, QUEUE, now, mine):
+                    described = records.record(seen, keeps if each is hosts[0] else ())
+                    yield json_line(described | {"host": each.host} if each.host else described)
 
         def lines_of(mine: Share) -> Iterator[str]:
-            for found in wanted.summary(context.spool, QUEUE, now, mine):
-                yield line(found, now, keeps)
+            for each in hosts:
+                for found in wanted.summary(each.spool, QUEUE, now, mine):
+                    yield line(found, now, keeps if each is hosts[0] else (), each.host)
 
         processes = 1 if limit else parallel.processes_for(context.spool, wanted.states or QUEUE)
         lines = parallel.listed(records_of if as_json else lines_of, processes)
@@ -81,13 +87,14 @@ def _by_arrival(lines: Iterator[str]) -> Iterator[str]:
     yield from lines
 
 
-def line(found: Seen | Summary, now: float, keeps: Collection[Obstacle] = ()) -> str:
+def line(found: Seen | Summary, now: float, keeps: Collection[Obstacle] = (), host: str = "") -> str:
     """Describe a message in one line of aligned columns.
 
     Args:
         found: the message.
         now: seconds since the epoch.
         keeps: the obstacles that hold back all mail.
+        host: the host in whose spool it is; empty: there is only one.
     """
     if (summary := found if isinstance(found, Summary) else of_seen(found)) is None:
         assert isinstance(found, Seen)
@@ -99,4 +106,6 @@ def line(found: Seen | Summary, now: float, keeps: Collection[Obstacle] = ()) ->
         told = f"{told}; {situation}"
     if summary.reply:
         told = f"{told}; {words.reply(summary.reply)}"
+    if host:
+        told = f"[{host}] {told}"
     return f"{summary.id} {_STATES[summary.place]} {older:>4} {size:>5}  {told}\n"

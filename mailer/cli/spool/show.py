@@ -7,6 +7,7 @@ import click
 
 from mailer.cli.arguments import MessageId
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.neighbours import all_spools, first_that_knows
 from mailer.cli.options import config_option, examples
 from mailer.cli.output import json_line
 from mailer.cli.setup import command_context
@@ -40,14 +41,16 @@ def show(message_id: str, *, raw: bool, as_json: bool) -> Exit:
 
     With --raw, a damaged message is written unchanged, and the exit code is 65.
     """
-    with command_context() as context:
-        spot = locate(context.spool, message_id, (*QUEUE, Place.SENT))
+    with command_context() as context, all_spools(context) as hosts:
+        spool, spot = first_that_knows(
+            hosts, lambda each: (each.spool, locate(each.spool, message_id, (*QUEUE, Place.SENT))), bool
+        )
         if raw:
-            return _write_raw(context.spool, spot)
-        seen = look(context.spool, spot)
+            return _write_raw(spool, spot)
+        seen = look(spool, spot)
         if seen is None:
             raise Failure(Exit.TEMPORARY, f"{spot.name} was moved just now; try again")
-        header = "" if seen.entry is None else _header(context.spool, spot, seen.entry)
+        header = "" if seen.entry is None else _header(spool, spot, seen.entry)
         if as_json:
             sys.stdout.write(json_line(_record(seen, header)))
         else:

@@ -3,10 +3,12 @@
 import os
 import sys
 import time
+from itertools import product
 
 import click
 import msgspec
 
+from mailer.cli.neighbours import all_spools
 from mailer.cli.obstacles import report_drops, report_obstacles
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
@@ -37,11 +39,13 @@ class Tally(msgspec.Struct):
 @json_of("for each state count, bytes, oldest (when it came; or null)")
 @config_option
 def stats(*, as_json: bool) -> None:
-    """Count the messages of each state, their bytes, and the age of the oldest."""
-    with command_context() as context:
+    """Count the messages of each state, their bytes, and the age of the oldest, with several hosts of all."""
+    with command_context() as context, all_spools(context) as hosts:
         report_obstacles(context.config, context.spool)
         report_drops(context.spool)
-        tallies = {place: _tally(context.spool, place) for place in QUEUE}
+        tallies = {place: Tally() for place in QUEUE}
+        for place, each in product(QUEUE, hosts):
+            _count(tallies[place], each.spool, place)
     if as_json:
         described = {
             place.value: {
@@ -60,8 +64,7 @@ def stats(*, as_json: bool) -> None:
         sys.stdout.write(f"{place:7} {tally.count:>9} {words.size(tally.bytes):>5} {oldest:>6}\n")
 
 
-def _tally(spool: Spool, place: Place) -> Tally:
-    tally = Tally()
+def _count(tally: Tally, spool: Spool, place: Place) -> None:
     for spot in spots(spool, (place,)):
         try:
             size = os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False).st_size
@@ -71,4 +74,3 @@ def _tally(spool: Spool, place: Place) -> Tally:
         tally.bytes += size
         received = arrival(spot.name)
         tally.oldest = received if tally.oldest is None else min(tally.oldest, received)
-    return tally

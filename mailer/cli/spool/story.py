@@ -10,6 +10,7 @@ import msgspec
 
 from mailer.cli.arguments import MessageId
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.neighbours import all_spools, first_that_knows
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.outlook import outlook
 from mailer.cli.output import json_line
@@ -46,14 +47,24 @@ def why(message_id: str, *, as_json: bool) -> None:
 
     JSON is one object: id, state (as in `ls`; null once the file is gone), verdict [sentences], events [{at,
     event, and if known to, hop, reply, attempt, next, tls, reason, by, notice, about}], traces [files in the
-    spool: what was said in the sessions that failed, see mailer spool trace].
+    spool: what was said in the sessions that failed, see mailer spool trace]; with several hosts (mailer
+    hosts), also host, in whose spool the message is, or was.
     """
-    with command_context() as context:
-        told = story_of(context.spool, message_id, outlook(context.config, context.spool, time.time()))
+    with command_context() as context, all_spools(context) as hosts:
+        now = time.time()
+        host, told = first_that_knows(
+            hosts,
+            lambda each: (
+                each.host,
+                story_of(each.spool, message_id, outlook(context.config, each.spool, now)),
+            ),
+            lambda answer: answer[1].seen is not None,
+        )
     if as_json:
-        sys.stdout.write(json_line(record(told)))
+        sys.stdout.write(json_line(record(told) | ({"host": host} if host else {})))
         return
-    sys.stdout.writelines(f"{line}\n" for line in (told.title, *told.verdict))
+    where = [f"In the spool of host {host}."] if host else []
+    sys.stdout.writelines(f"{line}\n" for line in (told.title, *where, *told.verdict))
     sys.stdout.write("\n")
     sys.stdout.writelines(f"{story.tell(step)}\n" for step in story.chronicle(told.steps))
 

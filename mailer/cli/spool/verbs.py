@@ -15,6 +15,7 @@ import msgspec
 
 from mailer.cli.arguments import MessageId
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.neighbours import locate_here
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line, tell
 from mailer.cli.program import system_words
@@ -200,7 +201,7 @@ def _run(
     results: Counter[Result] = Counter()
     with command_context() as context:
         # Resolve all ids before touching the first message: a mistyped id must not leave half the work done.
-        targets = [locate(context.spool, prefix) for prefix in order.ids]
+        targets = [locate_here(context, prefix) for prefix in order.ids]
         chosen = iter(dict.fromkeys(targets)) if targets else _chosen(context, order.wanted, verb.places)
         if verb.now and not targets:
             chosen = (spot for spot in chosen if not is_scheduled(spot.bucket))

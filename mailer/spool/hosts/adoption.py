@@ -11,10 +11,12 @@ from mailer.mail.clock import Clocks
 from mailer.spool.handover.leaving import MOVABLE
 from mailer.spool.hosts.epochs import Epoch, Grounds, Hosts, Machine, Why, following
 from mailer.spool.hosts.lease import LEASE, MARGIN, RENEW_EVERY, records
-from mailer.spool.layout import DROP, Spool, SpoolError
+from mailer.spool.layout import DROP, Place, Spool, SpoolError
 from mailer.spool.scan import batches, names
 
 _LOOK_EVERY = 1.0
+WAITING = (Place.NEW, Place.CUR, Place.RETRY)
+"""Where messages wait to be sent."""
 
 
 class NotAdoptable(SpoolError):
@@ -99,3 +101,8 @@ def mail_in(spool: Spool) -> int:
     # A message may have two names: see `renaming`.
     found = {name for *_, ids in batches(spool, MOVABLE) for name in ids}
     return len(found.union(names(spool, DROP)))
+
+
+def has_mail(spool: Spool) -> bool:
+    """Return whether there is mail in a spool that waits to be sent; raises OSError."""
+    return any(True for _ in batches(spool, WAITING)) or any(True for _ in names(spool, DROP))

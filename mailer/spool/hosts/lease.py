@@ -185,6 +185,15 @@ def lost(epoch: Epoch | None, host: str) -> str:
     )
 
 
+def renewed(spool: Spool) -> str:
+    """Return when a program of a host last renewed its lease, by that host's clock; empty: never.
+
+    Raises OSError.
+    """
+    times = (text.split()[0].decode("ascii", "replace") for _, text in records(spool) if text.split())
+    return max(times, default="")
+
+
 def client_of(spool: Spool) -> str:
     """Return the id of the CephFS client through which a spool was opened; empty on other filesystems."""
     try:

@@ -1,0 +1,40 @@
+"""The hosts that share `spoolDir`, as the monitor of one of them sees the others."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mailer.mail import clock
+from mailer.spool import words
+from mailer.spool.hosts.adoption import has_mail
+from mailer.spool.hosts.epochs import Hosts
+from mailer.spool.hosts.lease import renewed
+from mailer.spool.layout import Spool
+
+SILENT = 600.0
+"""Seconds without a renewed lease after which a host counts as gone; clocks of hosts differ by less."""
+
+
+def troubles(shared: Path, host: str, now: float) -> Iterator[tuple[str, bool]]:
+    """Yield what is wrong with each other host, and whether mail waits there that nobody sends.
+
+    Args:
+        shared: the directory that the hosts share.
+        host: this host.
+        now: the time.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with Hosts.open(shared) as hosts:
+        for name in hosts.names():
+            if name != host and (epoch := hosts.latest(name)):
+                with Spool.open_unchecked(shared / name) as spool:
+                    waits = has_mail(spool)
+                    last = clock.seconds(renewed(spool) or epoch.at)
+                if not epoch.owner and waits:
+                    yield f"{name} has left, and mail waits there: mailer hosts adopt {name}", True
+                elif epoch.owner and epoch.owner_host != name:
+                    yield f"{epoch.owner_host} has not finished mailer hosts adopt {name}", waits
+                elif epoch.owner and now - last > SILENT:
+                    since = f"{name} has been silent for {words.duration(now - last)}"
+                    yield f"{since}{', and mail waits there' if waits else ''}", waits
