@@ -1,7 +1,7 @@
 """The spools of all hosts that share `spoolDir`, for commands that only read: they show them as one."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -12,9 +12,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.output import tell
 from mailer.cli.program import system_words
 from mailer.cli.setup import CommandContext
-from mailer.cli.spool.selection import locate
-from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.scan import QUEUE, find
+from mailer.spool.layout import Spool
 
 T = TypeVar("T")
 
@@ -84,22 +82,3 @@ def first_that_knows(
     if not known:
         raise unknown[0]
     return known[0]
-
-
-def locate_here(context: CommandContext, prefix: str, places: Iterable[Place] = QUEUE) -> Spot:
-    """Find the one message of this host whose id begins with a prefix, for a command that changes it.
-
-    Raises:
-        Failure: as `selection.locate`; a message of another host is changed there.
-    """
-    try:
-        return locate(context.spool, prefix, places)
-    except Failure as failure:
-        if failure.code is not Exit.NO_INPUT:
-            raise
-        with all_spools(context) as hosts:
-            for each in hosts[1:]:
-                if find(each.spool, prefix, places):
-                    why = f"{prefix} is in the spool of host {each.host}: give the command on that host"
-                    raise Failure(Exit.NO_INPUT, why) from None
-        raise

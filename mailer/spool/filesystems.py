@@ -62,7 +62,7 @@ SHARED = {"fuse.ceph-fuse"}
 """Filesystems over a network that hosts may share if each has a directory of its own (`host`).
 
 Tested with two mounts by `scripts/hosts_lab`: each host writes and locks only in its own directory, so that
-no promise depends on what another host sees of a lock or an append; an eviction keeps a host out for good.
+no promise depends on what another host sees of a lock or an append; an evicted host stays out.
 """
 POWER_CUT = {"ext4", "xfs", "btrfs"}
 """Those whose power was cut while mail was accepted and sent (`tests/end_to_end/test_power_cut.py`)."""

@@ -59,6 +59,11 @@ ALLOWED = {
     ("mailer.spool.layout", "os.open(path)"): "the one descriptor that all else is relative to",
     ("mailer.spool.layout", "os.open(path.parent)"): "to sync it",
     ("mailer.spool.checks.probe", "os.open(place)"): "to look at which filesystem it is on",
+    (
+        "mailer.spool.hosts.epochs",
+        "os.open(shared)",
+    ): "the hosts' directory; all else is relative to it",
+    ("mailer.spool.hosts.epochs", "path.read_text"): "the machine's id, in /etc",
     ("mailer.cli.program", "open(fd)"): "a descriptor",
     ("mailer.cli.hangup", "os.open('/dev/tty')"): "the terminal that controls us, if there is one",
     ("mailer.spool.checks.probe", "os.open(elsewhere / name)"): "what mkdtemp made, by its second path",

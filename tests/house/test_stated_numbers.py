@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 import click
@@ -28,9 +29,9 @@ from mailer.events import backlog, deliverer, receiver
 from mailer.mail import header
 from mailer.maillog import retention
 from mailer.maillog import traces as trace_files
-from mailer.monitor import admin, context, health, queue, results
+from mailer.monitor import admin, context, health, hosts, queue, results
 from mailer.oauth import source
-from mailer.receive import pickup, refusals, server
+from mailer.receive import pickup, refusals, replies, server
 from mailer.receive.content import data, idempotency, resent
 from mailer.receive.users import failures, user_list
 from mailer.send import journal_bound, queue_scan, runner, skipped, traces
@@ -42,6 +43,7 @@ from mailer.send.routes import alike, breaker, mx
 from mailer.send.smtp import hop_sessions, places
 from mailer.sendmail import drop, main, usage
 from mailer.spool import idempotency as once
+from mailer.spool.hosts import lease
 from mailer.spool.layout import full_minute
 from mailer.spool.run import claim
 from mailer.spool.state import clock_guard, provider_state
@@ -162,6 +164,16 @@ STATED = [
     ("mailer log", "begins with the last {} lines", log._FOLLOWED_LINES),
     ("mailer monitor", "`ssh -L {} HOST`", "{0}:localhost:{0}".format(Config().health_check_port)),
     ("mailer resume", "`mailer-send --watch` continues within {} second", runner.PAUSE_POLL),
+    ("mailer hosts", "every {} seconds", lease.RENEW_EVERY),
+    ("mailer hosts adopt", "by themselves within {} seconds", lease.LEASE + lease.MARGIN),
+    ("mailer hosts drain", "within {} seconds", lease.RENEW_EVERY),
+    ("mailer hosts drain", "with {} within", replies.DRAINING.code),
+    ("mailer hosts drain", "is {}.", HTTPStatus.SERVICE_UNAVAILABLE.value),
+    ("several-hosts", "waits for {} seconds", lease.LEASE + lease.MARGIN),
+    ("several-hosts", "every five seconds, and each look is good for {}", lease.LEASE),
+    ("several-hosts", "silent for {} minutes", hosts.SILENT / _MINUTE),
+    ("spool", "good for {} seconds from the beginning", lease.LEASE),
+    ("spool", "then waits {} seconds", lease.LEASE + lease.MARGIN),
     ("mailer spool ls", "in a list of more than {} the rest", ls._MAX_SORTED),
     ("mailer spool replay", "Resent-To (up to {} addresses)", resent._MAX_LISTED),
     ("mailer spool replay", "as long as is accepted, {} KiB", header.MAX_HEADER / _KIB),
@@ -231,7 +243,7 @@ _STATES = re.compile(
     r"|\b(?:an?|one|half an?) (?:second(?! (?!or )\w)|minute|hour|day|week|month)\b"
 )
 _NO_LIMITS = re.compile(
-    r"RFC \d+(?: [\d.]+\d)?|\(mode 0600\)|550 5\.7\.1|nohup\(1\)"
+    r"RFC \d+(?: [\d.]+\d)?|\(mode 0600\)|550 5\.7\.1|nohup\(1\)|ceph\(8\)"
     r"|\b0(?=:? (?:means )?no limit)|\b0(?= lets the system choose)|(?<=null or )0\b"
     # How times are written, and of which kind they are.
     r"|(?<=: )5m, 1h30m, 2d, 1w|(?<=End after )90d, 12h, 1w|\(90, 5m\)|(?<=Time between two looks: )2s, 1m"

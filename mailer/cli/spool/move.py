@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.neighbours import locate_here
 from mailer.cli.options import examples
 from mailer.cli.output import json_line, tell
 from mailer.cli.program import system_words
 from mailer.cli.setup import CommandContext, command_context, configuration
 from mailer.cli.spool.other_spool import place_of, started_by_caller, started_here
-from mailer.cli.spool.selection import Filter
+from mailer.cli.spool.selection import Filter, locate_here
 from mailer.cli.spool.verbs import Order, bulk
 from mailer.spool import words
 from mailer.spool.entry import Corrupt

@@ -7,7 +7,9 @@ import click
 import msgspec
 
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.neighbours import all_spools
 from mailer.cli.options import DURATION
+from mailer.cli.setup import CommandContext
 from mailer.cli.synonyms import STATES, Word
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.scan import QUEUE, find
@@ -36,6 +38,25 @@ def locate(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> Spot:
     if len(found) > 1:
         raise ambiguous(prefix, sorted(spot.name for spot in found))
     return found[0]
+
+
+def locate_here(context: CommandContext, prefix: str, places: Iterable[Place] = QUEUE) -> Spot:
+    """Find the one message of this host whose id begins with a prefix, for a command that changes it.
+
+    Raises:
+        Failure: as `locate`; a message of another host is changed there.
+    """
+    try:
+        return locate(context.spool, prefix, places)
+    except Failure as failure:
+        if failure.code is not Exit.NO_INPUT:
+            raise
+        with all_spools(context) as hosts:
+            for each in hosts[1:]:
+                if find(each.spool, prefix, places):
+                    why = f"{prefix} is in the spool of host {each.host}: give the command on that host"
+                    raise Failure(Exit.NO_INPUT, why) from None
+        raise
 
 
 def ambiguous(prefix: str, ids: list[str]) -> Failure:

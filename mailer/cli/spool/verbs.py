@@ -15,12 +15,11 @@ import msgspec
 
 from mailer.cli.arguments import MessageId
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.neighbours import locate_here
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line, tell
 from mailer.cli.program import system_words
 from mailer.cli.setup import CommandContext, command_context
-from mailer.cli.spool.selection import Filter, filters, locate
+from mailer.cli.spool.selection import Filter, filters, locate, locate_here
 from mailer.mail.reply import printable
 from mailer.spool import words
 from mailer.spool.entry import Corrupt

@@ -131,23 +131,24 @@ class Hosts:
             SpoolError: it is another user's.
             OSError: it cannot be opened or made.
         """
-        if create:
-            with suppress(FileExistsError):
-                (shared / HOSTS).mkdir(mode=DIRECTORY_MODE)
+        parent = os.open(shared, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fd = os.open(shared / HOSTS, _DIRECTORY)
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(HOSTS, DIRECTORY_MODE, dir_fd=parent)
+                os.fsync(parent)
+            fd = os.open(HOSTS, _DIRECTORY, dir_fd=parent)
         except FileNotFoundError:
             raise NotJoined(
                 None,
                 f"no host has joined in {shared}: is its filesystem mounted? For the first host, type: "
                 "mailer hosts join",
             ) from None
+        finally:
+            os.close(parent)
         hosts = cls(shared, fd)
         try:
             hosts._check(os.fstat(fd))
-            if create:
-                os.fsync(fd)
-                _sync(shared)
         except OSError:
             hosts.close()
             raise
@@ -264,11 +265,3 @@ def following(
         by=grounds.by,
         evidence=grounds.evidence,
     )
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

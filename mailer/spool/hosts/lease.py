@@ -181,7 +181,7 @@ def lost(epoch: Epoch | None, host: str) -> str:
         )
     return (
         f"host {host} is another machine, {epoch.node}, since {epoch.at}: set another `host` here; or, if "
-        "that machine is off for good, type: mailer hosts join --off"
+        "that machine is gone, type: mailer hosts join --off"
     )
 
 
