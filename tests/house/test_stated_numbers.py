@@ -167,7 +167,7 @@ STATED = [
     ("mailer hosts", "every {} seconds", lease.RENEW_EVERY),
     ("mailer hosts adopt", "by themselves within {} seconds", lease.LEASE + lease.MARGIN),
     ("mailer hosts drain", "within {} seconds", lease.RENEW_EVERY),
-    ("mailer hosts drain", "with {} within", replies.DRAINING.code),
+    ("mailer hosts drain", "on this host, with {}", replies.DRAINING.code),
     ("mailer hosts drain", "is {}.", HTTPStatus.SERVICE_UNAVAILABLE.value),
     ("several-hosts", "waits for {} seconds", lease.LEASE + lease.MARGIN),
     ("several-hosts", "every five seconds, and each look is good for {}", lease.LEASE),
