@@ -47,6 +47,11 @@ _OURS = (
         "mount the spool's disk, or put the directory back (findmnt and ls -la on it); then restart mailer",
     ),
     Refusal(
+        r"4\.3\.2 This host is being taken down",
+        "an operator typed mailer hosts drain: this host sends what it has, and takes no new mail",
+        "let the application use another relay; or, to accept mail here again: mailer hosts drain --undo",
+    ),
+    Refusal(
         r"5\.7\.0 (Log in with AUTH|Say STARTTLS|Encryption is required)",
         "the client sent mail before it logged in, or before it encrypted where that is required",
         "set user and password in the application (mailer init prints the settings), and TLS where the "

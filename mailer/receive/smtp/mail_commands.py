@@ -161,7 +161,8 @@ class MailCommands(Connection):
         refusal: Reply | None = reply
         if reply.code < replies.REFUSAL:
             # Set even if the mail is refused below, so that the ledger names its sender.
-            self._stage, refusal = Stage.MAIL, self._no_more_mail()
+            self._stage, lease = Stage.MAIL, self._store.spool.lease
+            refusal = replies.DRAINING if lease and lease.draining else self._no_more_mail()
         if refusal is None:
             self.trust()
             self.send_reply(reply)
@@ -172,8 +173,6 @@ class MailCommands(Connection):
     def _no_more_mail(self) -> Reply | None:
         """Return the reason to refuse any message from this sender now, or None."""
         sender, identity, context = self._transaction.sender, self._login.identity, self._context
-        if (lease := context.store.spool.lease) and lease.draining:
-            return replies.DRAINING
         allowed = identity.may_send_as if identity else None
         if identity and allowed and sender and not allowed.match(sender):
             return replies.not_allowed_sender(identity.user, allowed, sender, "MAIL FROM")
