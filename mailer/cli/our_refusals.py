@@ -83,7 +83,8 @@ _OURS = (
     Refusal(
         r"5\.5\.2 The message has a bare CR or LF",
         "a line of the message ends with LF or CR alone, which some servers take for the end of the message",
-        "have the application end every line with CR LF; most mail libraries do, and curl does with --crlf",
+        "have the application end every line with CR LF; most mail libraries do; curl needs --crlf for a "
+        "file with LF, and must not have it for one with CR LF",
     ),
     Refusal(
         r"5\.6\.0 The message has a NUL",
