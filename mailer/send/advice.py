@@ -187,6 +187,10 @@ _LOOP = (
     "It went round in a circle behind {name}: a forward or an alias at the recipient's domain leads back. "
     "Ask its postmaster; the Received fields of the returned mail name the servers{again}."
 )
+_NO_SMTPUTF8 = (
+    "{name} takes no address beyond ASCII, in the envelope or in the header: have the application write a "
+    "domain as xn--..., and send the mail anew; a name before the @ that is not ASCII needs another provider."
+)
 _NO_MAIL = "Their domain takes no mail at all: is the address right? Ask them for one at another domain."
 
 
@@ -196,6 +200,8 @@ def _template(reply: str, *, ours: bool, given_up: bool) -> str:
         return _TLS_FIRST
     if "too many hops" in reply.lower() or " 5.4.6 " in reply:
         return _LOOP
+    if "does not offer SMTPUTF8" in reply:
+        return _NO_SMTPUTF8
     if reply.startswith("556"):
         return _NO_MAIL
     if reading.about is About.ACCOUNT:

@@ -226,6 +226,11 @@ SAID: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "no AUTH mechanism in common (offered: NTLM)",
         ("Acme offers no login that we know",),
     ),
+    "no SMTPUTF8": (
+        "127.0.0.1:587",
+        "550 5.6.7 127.0.0.1:587 does not offer SMTPUTF8, which this mail needs",
+        ("Acme takes no address beyond ASCII", "xn--"),
+    ),
     "no IPv6": ("mx.example.net[2001:db8::25]:25", "Network is unreachable", ("`directDelivery.ipVersion`",)),
     "no route": ("mx.example.net[192.0.2.25]:25", "No route to host", ("port 25 is open for us",)),
     "firewall": ("127.0.0.1:587", "Permission denied", ("This host forbids the connection", "SELinux")),
