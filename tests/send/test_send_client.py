@@ -331,6 +331,24 @@ def test_parameters_are_passed_on_to_a_server_that_offers_them():
     assert message.rcpt_lines == [b"RCPT TO:<bob@example.net> NOTIFY=FAILURE ORCPT=rfc822;bob@example.net"]
 
 
+def test_an_original_recipient_beyond_ascii_is_left_out_where_smtputf8_is_not_offered():
+    recipients = [Recipient("bob@example.net", "FAILURE", "utf-8;jörg@exämple.net")]
+
+    async def run(server):
+        session = await Session.open(hop_to(server), LONG)
+        letter = Letter(smtputf8=True)
+        outcomes = await session.transact(letter, recipients, lambda _: None)
+        await session.close()
+        return outcomes
+
+    for extensions, parameter in ((("DSN",), ""), (("DSN", "SMTPUTF8"), " ORCPT=utf-8;jörg@exämple.net")):
+        with Server(extensions=extensions) as server:
+            (outcome,) = asyncio.run(run(server))
+        assert outcome.status is Status.SENT
+        expected = f"RCPT TO:<bob@example.net> NOTIFY=FAILURE{parameter}"
+        assert server.messages[0].rcpt_lines == [expected.encode()]
+
+
 def test_a_null_sender_goes_out_as_one():
     with Server() as server:
         send(server, Letter(sender=""))

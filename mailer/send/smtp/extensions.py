@@ -116,6 +116,7 @@ def rcpt_command(recipient: Recipient, offered: Extensions) -> bytes:
     if offered.dsn:
         if recipient.notify:
             command += f" NOTIFY={recipient.notify}"
-        if recipient.orcpt:
+        # RFC 6533 3: an address beyond ASCII stands unencoded only where the server offers SMTPUTF8.
+        if recipient.orcpt and (offered.smtputf8 or recipient.orcpt.isascii()):
             command += f" ORCPT={recipient.orcpt}"
     return command.encode()
