@@ -23,14 +23,14 @@ from mailer.cli.output import end_with_the_pipe
 from mailer.cli.setup import command_context
 from mailer.cli.synonyms import Word
 from mailer.mail.reply import printable, printable_json
-from mailer.maillog.ledger import EVENTS, Line, OpenDirectory
+from mailer.maillog.ledger import EVENTS, Line, OpenDirectory, losing_since
 from mailer.maillog.lines import decode, whole
 from mailer.maillog.search import Found, Query, find, lines_of
 from mailer.maillog.tail import Tail
 from mailer.send.hop_names import named
 from mailer.spool import words
 from mailer.spool.ids import earliest, is_prefix
-from mailer.spool.layout import LOG
+from mailer.spool.layout import LOG, Spool
 
 if TYPE_CHECKING:
     from mailer.cli.log_summary import LogSummary
@@ -152,7 +152,8 @@ def log(  # noqa: PLR0913 - one parameter for each option
             _print(found, name, to or "", host, as_json=as_json)
         if follow:
             _follow(searches, name, as_json=as_json)
-        said = after.lines(context) if after else []
+        said = [line for each in hosts for line in _losses(each.spool)]
+        said += after.lines(context) if after else []
     if message_id and not known:
         raise Failure(Exit.NO_INPUT, f"{message_id}: the ledger has no line about such a message")
     if not known and not as_json and lines != 0:
@@ -161,6 +162,16 @@ def log(  # noqa: PLR0913 - one parameter for each option
     sys.stdout.flush()
     sys.stderr.writelines(f"{line}\n" for line in said)
     return Exit.OK
+
+
+def _losses(spool: Spool) -> Iterator[str]:
+    """Yield a warning if lines cannot be written now: without it "nothing found" would deny mail."""
+    with contextlib.suppress(OSError), spool.directory(LOG) as directory:
+        if since := losing_since(directory):
+            yield (
+                f"lines since {since} could not be written: make room in {spool.path / LOG}, or see who may "
+                "write there; no mail depends on it, and `mailer spool ls` and journalctl show what happens"
+            )
 
 
 def _summary_for(query: Query) -> "LogSummary | None":

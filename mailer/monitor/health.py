@@ -367,6 +367,9 @@ def _ends(left: float) -> str:
 def _ledger(reading: Reading, _: Config) -> Check:
     if reading.ledger_trouble:
         return Check(Status.DEGRADED, f"it cannot be read, so counters are old: {reading.ledger_trouble}")
+    if reading.losing_since:
+        lost = f"lines since {reading.losing_since} could not be written, and are lost"
+        return Check(Status.DEGRADED, f"{lost}; mail goes on: make room in log/, or let us write there")
     return Check(Status.OK, "read")
 
 

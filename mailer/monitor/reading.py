@@ -10,6 +10,7 @@ from functools import partial
 from mailer.events import store as event_store
 from mailer.mail import clock
 from mailer.mail.clock import Clock
+from mailer.maillog.ledger import losing_since
 from mailer.maillog.series import HOUR, Point, Span
 from mailer.maillog.totals import Totals, TotalsFold
 from mailer.monitor.queue import QueueView, Snapshot
@@ -62,6 +63,8 @@ class Reading:
     """Messages that should have been sent; determined only if nothing was sent lately."""
     ledger_trouble: str = ""
     """Why the counters may be stale; empty: they are current."""
+    losing_since: str = ""
+    """Since when lines of the ledger could not be written, RFC 3339; empty: they can."""
     events: event_store.Progress | None = None
     """The state of event delivery; None: nothing was delivered yet."""
     endings: Mapping[str, Ending] = field(default_factory=dict)
@@ -117,6 +120,7 @@ class Lookout:
             moving=unfinished(self._spool, queue[Place.HOLD].oldest + queue[Place.FAILED].oldest),
             stuck=() if sent_lately else stuck(self._spool, queue, now),
             ledger_trouble=trouble,
+            losing_since=self._losing_since(),
             events=event_store.shown(self._spool, now),
             left=drop.summary(self._spool),
             endings=token_store.endings(self._spool),
@@ -138,6 +142,13 @@ class Lookout:
         if saved != self._saved:
             small_files.replace(self._spool, _SAVED, saved)
             self._saved = saved
+
+    def _losing_since(self) -> str:
+        try:
+            with self._spool.directory(LOG) as directory:
+                return losing_since(directory)
+        except OSError:
+            return ""
 
     def _receivers(self) -> int | None:
         try:

@@ -12,6 +12,7 @@ import pytest
 from outbound.sending import SENDER, TO, queue
 from spools.walk import walk
 from testbed.capability import with_own_mounts
+from testbed.http_client import ask
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 from testbed.waiting import until
@@ -67,6 +68,27 @@ def test_the_runner_delivers_while_the_ledger_is_full(spooled: Relay, mode: str)
             until(lambda: len(spooled.delivered()) == 3, "all mail to be delivered")
     assert len(spooled.delivered()) == 3
     assert walk(spooled.spool) == {}
+
+
+def test_the_commands_say_that_the_ledger_lacks_lines(spooled: Relay, tmp_path: Path) -> None:
+    """`mailer log` alone would deny mail that was delivered."""
+    queue(spooled.spool)
+    steps = tmp_path / "steps.sh"
+    mailer = f"{sys.executable} -m mailer"
+    steps.write_text(f'"$@"; {mailer} log --to {TO} 2>&1; {mailer} doctor --offline\n')
+    done = spooled.mailer_send("--once", under=(*full(spooled), "sh", str(steps)))
+    assert len(spooled.delivered()) == 1
+    log, doctor = done.stdout.split("\n", 2)[1:]
+    assert re.match(r"lines since 20\S+Z could not be written: make room in \S+/log", log), done.stdout
+    assert re.search(r"warning ledger +\S+/log: lines since 20\S+Z could not be written", doctor), doctor
+
+
+def test_health_says_that_the_ledger_lacks_lines(spooled: Relay) -> None:
+    (spooled.spool / "log" / "lost.2026-11-30T22:20:03Z").touch(0o600)
+    with spooled.monitor():
+        check = ask(spooled.http_port, "/health").json["checks"]["ledger"]
+    assert check["status"] == "degraded"
+    assert check["message"].startswith("lines since 2026-11-30T22:20:03Z could not be written")
 
 
 def test_a_run_after_the_outage_tells_what_the_runs_in_it_have_lost_as_a_gap(

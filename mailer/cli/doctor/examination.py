@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,8 +17,9 @@ from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.problem import ConfigError
 from mailer.mail.finding import Finding, Grade
+from mailer.maillog.ledger import losing_since
 from mailer.spool.checks.probe import probe
-from mailer.spool.layout import Spool, foreign
+from mailer.spool.layout import LOG, Spool, foreign
 from mailer.spool.state import clock_guard
 from mailer.spool.view import examine as spool
 from mailer.spool.view.waiting import queue
@@ -96,7 +99,21 @@ def _spool(place: Path, min_free: int, second_mount: Path | None) -> list[Findin
     if why := foreign(place):
         # Skip the other checks, since the probe creates files in the directory.
         return [Finding(str(place), "owner", Grade.PROBLEM, why, "set spoolDir to another directory")]
-    return [*spool.directories(place), *probe(place, time.time, second_mount), *spool.space(place, min_free)]
+    return [
+        *spool.directories(place),
+        *probe(place, time.time, second_mount),
+        *spool.space(place, min_free),
+        *_ledger(place),
+    ]
+
+
+def _ledger(place: Path) -> Iterator[Finding]:
+    """Report a loss of lines that no program has ended yet, as on a log/ without room."""
+    with suppress(OSError), Spool.open_unchecked(place) as opened, opened.directory(LOG) as directory:
+        if since := losing_since(directory):
+            words = f"lines since {since} could not be written; no mail depends on it"
+            todo = "make room there, and check who may write there"
+            yield Finding(str(place / LOG), "ledger", Grade.WARNING, words, todo)
 
 
 def clock_findings(now: float, place: Path | None = None) -> list[Finding]:
