@@ -42,11 +42,11 @@ def units(tmp_path: Path) -> Path:
     return directory
 
 
-def _service(unit: str) -> configparser.SectionProxy:
+def _service(unit: str, section: str = "Service") -> configparser.SectionProxy:
     parser = configparser.RawConfigParser(strict=False)
     parser.optionxform = str
     parser.read(SYSTEMD / unit)
-    return parser["Service"]
+    return parser[section]
 
 
 def exec_start(unit: str, relay: Relay) -> list[str]:
@@ -64,6 +64,12 @@ def test_systemd_finds_nothing_wrong_with_the_units(units: Path) -> None:
     # It also loads units of this machine, which are not ours to mend.
     said = [line for line in done.stderr.splitlines() if "mailer" in line]
     assert said == []
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_nothing_starts_before_the_spools_disk_is_mounted(unit: str) -> None:
+    """In the empty mount point it would make a spool, which the disk then hides with all mail in it."""
+    assert _service(unit, "Unit")["RequiresMountsFor"] == _service(unit)["ReadWritePaths"]
 
 
 def test_systemd_does_find_a_wrong_unit(units: Path) -> None:
