@@ -74,7 +74,7 @@ def _without_comments(text: str) -> str | None:
     return None if depth else "".join(kept)
 
 
-def new_author(head: bytes, address: str, *, reply_to: bool) -> bytes:
+def new_author(head: bytes, address: str, *, reply_to: bool) -> tuple[list[bytes], bytes]:
     """Build the From field that replaces the header's own, or that is added when it has none.
 
     The display name is kept as written.
@@ -82,11 +82,11 @@ def new_author(head: bytes, address: str, *, reply_to: bool) -> bytes:
     Args:
         head: the header, with at most one From field.
         address: the author's new address.
-        reply_to: also build a Reply-To with the old value, unless the header has one or the old value
-            contains no address.
+        reply_to: also build a Reply-To with the old value, unless the header has one that is not empty, or
+            the old value contains no address.
 
     Returns:
-        The new fields, each with its line end.
+        The names of the fields to drop, in lower case, and the new fields, each with its line end.
     """
     values = header.values(head, b"from")
     value = values[0] if values else b""
@@ -94,6 +94,10 @@ def new_author(head: bytes, address: str, *, reply_to: bool) -> bytes:
     name = known[0][0] if known else ""
     shown = f"{name} <{address}>" if name else address
     field = f"From: {shown}\r\n".encode("utf-8", "surrogateescape")
-    if reply_to and (known or _ANY_ADDRESS.search(value)) and not header.values(head, b"reply-to"):
+    dropped = [b"from"]
+    # Web forms write an empty Reply-To, with which replies would go to the new author.
+    answered = any(map(bytes.strip, header.values(head, b"reply-to")))
+    if reply_to and not answered and (known or _ANY_ADDRESS.search(value)):
+        dropped.append(b"reply-to")
         field += b"Reply-To:" + value + b"\r\n"
-    return field
+    return dropped, field

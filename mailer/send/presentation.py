@@ -60,10 +60,10 @@ class Presentation(msgspec.Struct, frozen=True):
             head: the header as accepted.
             accepted: the envelope that came with it.
         """
-        dropped, added = [], b""
+        dropped, added = list[bytes](), b""
         if self.rewrite_from is not RewriteFrom.KEEP:
             answered = self.rewrite_from is RewriteFrom.REPLACE_AND_REPLY_TO
-            dropped, added = [b"from"], new_author(head, self.sender, reply_to=answered)
+            dropped, added = new_author(head, self.sender, reply_to=answered)
         if not accepted.sender and self.bounce_from and not _is_automatic(head):
             # RFC 3834 2: automatic responders do not answer such mail, just as they do not answer `<>`.
             dropped.append(_AUTOMATIC)

@@ -114,6 +114,16 @@ SHOWN = (
         b"Reply-To: me@example.org\r\nFrom: app@example.org\r\n",
         b"Reply-To: me@example.org\r\nFrom: relay@example.com\r\n",
     ),
+    (
+        "replaceAndReplyTo",
+        b"Reply-To: \r\nFrom: app@example.org\r\nReply-to:\r\n \r\n",
+        b"From: relay@example.com\r\nReply-To: app@example.org\r\n",
+    ),
+    (
+        "replaceAndReplyTo",
+        b"Reply-To:\r\n me@example.org\r\nFrom: app@example.org\r\n",
+        b"Reply-To:\r\n me@example.org\r\nFrom: relay@example.com\r\n",
+    ),
     # Nothing to reply to.
     ("replaceAndReplyTo", b"Subject: x\r\n", b"Subject: x\r\nFrom: relay@example.com\r\n"),
     ("replaceAndReplyTo", b"From: root (Cron)\r\n", b"From: relay@example.com\r\n"),

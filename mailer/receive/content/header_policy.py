@@ -116,8 +116,9 @@ def top(arrival: Arrival, head: bytes) -> bytes | ContentFault:
     policy = arrival.policy
     if policy.rewrite_from is not RewriteFrom.KEEP:
         answered = policy.rewrite_from is RewriteFrom.REPLACE_AND_REPLY_TO
-        added.append(new_author(head, policy.from_address, reply_to=answered))
-        dropped = (*_DROPPED, b"from")
+        replaced, author = new_author(head, policy.from_address, reply_to=answered)
+        added.append(author)
+        dropped = (*_DROPPED, *replaced)
     if any(map(fields.get, dropped)):
         head = header.without(head, dropped)
     if head.startswith((b" ", b"\t")):
