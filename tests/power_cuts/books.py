@@ -25,12 +25,12 @@ class Event:
     Attributes:
         kind: "accepted" (the client has its 250), "delivered" (the destination gives its 250; or the file is
             in the local Maildir), "told" (the same of a bounce), "asked" and "done" (an operator's command
-            begins, and has ended with 0), "late" (the machine stood still), "end".
+            begins, and has ended with 0), "late" (the machine stood still, or was busy), "end".
         at: on CLOCK_MONOTONIC.
         token: the message's subject; of a bounce that of the mail that it is about.
         to: the recipients; of a bounce those that it says have failed.
         what: of a command its verb, of a message its queue id.
-        seconds: for how long the machine stood still.
+        seconds: for how long the machine stood still, or programs may have waited for a processor.
     """
 
     kind: str
@@ -75,8 +75,7 @@ class Books:
         if sender:
             self.note("delivered", token_of(message), to)
         else:
-            failed = [name.decode() for name in _FAILED.findall(message)]
-            self.note("told", token_of(message), failed)
+            self.note("told", token_of(message), failed_in(message))
 
 
 def read_books(file: Path) -> list[Event]:
@@ -85,6 +84,11 @@ def read_books(file: Path) -> list[Event]:
         fields: dict[str, Any] = json.loads(line)
         events.append(Event(**{**fields, "to": tuple(fields["to"])}))
     return sorted(events, key=lambda event: event.at)
+
+
+def failed_in(report: bytes) -> list[str]:
+    """The recipients that a bounce says have failed."""
+    return [name.decode() for name in _FAILED.findall(report)]
 
 
 def token_of(message: bytes) -> str:

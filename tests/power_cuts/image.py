@@ -68,7 +68,8 @@ class Recording:
     @cached_property
     def span(self) -> tuple[float, float]:
         """From the first promise to the end."""
-        return self.events[0].at, self.events[-1].at
+        first = next(event for event in self.events if event.kind != "late")
+        return first.at, self.events[-1].at
 
     def build(self, cut: Cut, image: Path) -> None:
         """Write what the disk has after a cut, as a sparse file."""

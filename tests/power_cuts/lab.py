@@ -1,7 +1,8 @@
 """The power-cut lab: real programs on real file systems, on a disk that logs, cut off at any moment.
 
     power_cuts.lab record SCENE FILESYSTEM DIRECTORY    into an empty directory
-    power_cuts.lab check DIRECTORY COUNT SEED [NUMBER]  prints a JSON object for each finding, and one more
+    power_cuts.lab check DIRECTORY COUNT SEED DRAINED [NUMBER]
+                                                        prints a JSON object for each finding, and one more
     power_cuts.lab image DIRECTORY COUNT SEED NUMBER FILE    what the disk had after one of these cuts
 
 Each runs as root in namespaces of its own (`in_namespaces`): its mounts, its loop devices and whatever it
@@ -9,13 +10,14 @@ started are gone when it ends, however it ends, and its ports are nobody else's.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from testbed.filesystem import FILE_SYSTEMS
@@ -30,8 +32,11 @@ from power_cuts.scenes import SCENES
 
 WORK = Path("/mnt")
 """Where the lab's own file system in memory is mounted, in its namespace."""
-_TICK = 0.02
+_TICK = 0.05
 _STANDSTILL = 0.1
+_SHORT = 0.01
+"""Seconds of waiting in a tick that are as good as nothing."""
+_EVERY = 20
 _KEPT_IMAGES = 5
 """Of one recording; the others can be made again, for the draw is the seed's."""
 
@@ -81,15 +86,18 @@ def _in_memory(directory: Path) -> Iterator[Path]:
 
 @contextmanager
 def _watching_time(books: Books) -> Iterator[None]:
-    """Note when the machine stands still, which is not the programs' doing."""
+    """Note when the machine stands still, or has no processor for the programs: neither is their doing."""
     stop = threading.Event()
 
     def tick() -> None:
-        last = time.monotonic()
+        last, waited = time.monotonic(), _waited()
         while not stop.wait(_TICK):
-            now = time.monotonic()
-            if now - last > _STANDSTILL:
-                books.note("late", seconds=now - last)
+            now, before, waited = time.monotonic(), waited, _waited()
+            seconds = sum(each - before.get(task, 0.0) for task, each in waited.items())
+            if now - last > _STANDSTILL or seconds > now - last:
+                seconds = now - last
+            if seconds > _SHORT:
+                books.note("late", seconds=seconds)
             last = now
 
     thread = threading.Thread(target=tick)
@@ -101,8 +109,21 @@ def _watching_time(books: Books) -> Iterator[None]:
         thread.join()
 
 
-def check(directory: Path, count: int, seed: int, only: int | None = None) -> None:
-    """Make the images of so many cuts, or of one of them, start the programs on each, and judge."""
+def _waited() -> dict[str, float]:
+    """For how many seconds each thread of this namespace was ready to run, and no processor was free."""
+    waited = {}
+    for file in Path("/proc").glob("[0-9]*/task/*/schedstat"):
+        with suppress(OSError):
+            waited[str(file)] = int(file.read_text().split()[1]) / 1e9
+    return waited
+
+
+def check(directory: Path, count: int, seed: int, drained: int, only: int | None = None) -> None:
+    """Make the images of so many cuts, or of one of them, and judge what is there.
+
+    On at most `drained` of them the programs are started, and what they make of it is judged, too: the first
+    of each shape, those with a broken promise, and one in `_EVERY`.
+    """
     recording = Recording(directory)
     # Another boot than the recording's.
     (WORK / "boot").write_text(f"{uuid.uuid4()}\n")
@@ -110,12 +131,15 @@ def check(directory: Path, count: int, seed: int, only: int | None = None) -> No
     subprocess.run([program("mount"), "--bind", str(WORK / "boot"), str(boot)], check=True)
     have_runs_loaded()
     cuts = [cut for cut in recording.cuts(count, seed) if only in {None, cut.number}]
+    shapes: set[str] = set()
+    drains = 0
     for cut in cuts:
-        _check(recording, cut)
-    _say(cuts=len(cuts), until=recording.span[1] - recording.span[0])
+        drains += _check(recording, cut, shapes, may_drain=drains < drained)
+    _say(cuts=len(cuts), drained=drains, until=recording.span[1] - recording.span[0])
 
 
-def _check(recording: Recording, cut: Cut) -> None:
+def _check(recording: Recording, cut: Cut, shapes: set[str], *, may_drain: bool) -> bool:
+    """Judge one image; says whether programs were started on it."""
     scene_name, system_name = (recording.directory / "kind").read_text().splitlines()
     scene, system = SCENES[scene_name], FILE_SYSTEMS[system_name]
     work = WORK / f"cut-{cut.number}"
@@ -125,13 +149,21 @@ def _check(recording: Recording, cut: Cut) -> None:
     recording.build(cut, image)
     system.repair(image)
     with system.mounted(image, WORK / "disk") as mount:
-        findings, printed = scene.examine(mount, work, cut, recording.events)
+        standing = scene.walk(mount, cut, recording.events)
+        findings, printed = standing.findings, ""
+        is_worth_it = findings or standing.shape not in shapes or cut.number % _EVERY == 0
+        if is_drained := bool(may_drain and is_worth_it):
+            shapes.add(standing.shape)
+            further, printed = scene.examine(mount, work, cut, recording.events)
+            findings = [*findings, *further]
         if findings:
+            shutil.rmtree(evidence, ignore_errors=True)
             evidence.mkdir(parents=True)
             subprocess.run(["cp", "-a", str(mount), str(evidence / "files")], check=True)
     image.unlink()
+    shutil.rmtree(work)
     if not findings:
-        return
+        return is_drained
     if len(list(evidence.parent.glob("*/image"))) < _KEPT_IMAGES:
         recording.build(cut, evidence / "image")
     when = f"cut {cut.number} at {cut.at - recording.span[0]:.3f} s"
@@ -140,6 +172,7 @@ def _check(recording: Recording, cut: Cut) -> None:
     (evidence / "story").write_text("\n".join([*stories, "", printed]))
     for finding, story in zip(findings, stories, strict=True):
         _say(kind=finding.kind, story=story, evidence=str(evidence))
+    return is_drained
 
 
 def _say(**values: object) -> None:

@@ -21,16 +21,16 @@ from testbed.sendmail import write_sendmail
 
 from power_cuts.books import SENDER, Books, Event
 from power_cuts.image import Cut
-from power_cuts.promises import RATIONED, broken, listener
-from power_cuts.verdict import Aftermath, Finding, Judge, Run, look
+from power_cuts.promises import KEYED, RATIONED, broken, listener, missing
+from power_cuts.standing import Spool, Standing, Walk
+from power_cuts.story import Finding, Story
+from power_cuts.verdict import Aftermath, Judge, Run, look
 from power_cuts.world import MaildirWatcher, destinations, kept
 
 MINUTE_AT = 11.0
 """Seconds into a recording at which the programs' clock begins a minute: what was deferred is due then."""
 _AHEAD = 600.0
 """Seconds by which the programs' clock is ahead when they drain: all that was deferred is due."""
-KEYED = "keyed"
-"""Begins the tokens of messages with an Idempotency-Key, which is the token."""
 _ALSO_RECEIVE = 8
 """After one cut of so many the receiver is started too, and takes one more message."""
 
@@ -214,6 +214,14 @@ class MailScene:
             stage.at(self.seconds)
             books.note("end")
             stage.end()
+
+    def walk(self, mount: Path, cut: Cut, promised: Sequence[Event]) -> Standing:
+        """Judge what is there before any program has run."""
+        spool, story = Spool(mount / "spool", local=self.local), Story(cut, promised)
+        standing = Walk(spool, story, archived=self.archived).standing()
+        if self.promises:
+            standing.findings += missing(spool, story)
+        return standing
 
     def examine(
         self, mount: Path, directory: Path, cut: Cut, promised: Sequence[Event]

@@ -8,9 +8,13 @@ from typing import Any, Self
 from outbound.event_hook import hook
 
 from power_cuts.books import Books, Event
-from power_cuts.verdict import Aftermath, Finding
+from power_cuts.standing import Spool
+from power_cuts.story import Finding, Story
+from power_cuts.verdict import Aftermath
 
 RATIONED = "few.test"
+KEYED = "keyed"
+"""Begins the tokens of messages with an Idempotency-Key, which is the token."""
 ALLOWED = 3
 """Recipients at `RATIONED`, in a day."""
 SUPPRESSED = "gone@one.test"
@@ -45,6 +49,27 @@ def broken(after: Aftermath, spool: Path) -> Iterator[Finding]:
     yield from _of_events(before, after.drained)
     if left := [path.name for path in (spool / "drop").glob("[!.]*")]:
         yield Finding("drop left", f"nobody took in {left}")
+
+
+def missing(spool: Spool, story: Story) -> Iterator[Finding]:
+    """Name what a power cut has taken of the files beside the mail, before any program has run on them."""
+    delivered = [to for e in story.before if e.kind == "delivered" for to in e.to if to.endswith(RATIONED)]
+    counted = sum(_counted(line) for line in spool.lines("state") if RATIONED in str(line.get("of")))
+    if len(delivered) > counted:
+        yield Finding("allowance forgotten", f"{delivered} were delivered, and {counted} are counted")
+    if any((e.kind, e.token) == ("done", SUPPRESSED) for e in story.before) and not any(
+        line.get("address") == SUPPRESSED for line in spool.lines("suppressed")
+    ):
+        yield Finding("no longer suppressed", f"{SUPPRESSED} is in no file of suppressed/")
+    known = {line.get("id") for line in spool.lines("once") if line.get("event") == "accepted"}
+    for mail in story.accepted:
+        if mail.token.startswith(KEYED) and mail.what not in known:
+            yield Finding("key forgotten", f"no file of once/ has {story.of(mail)}")
+
+
+def _counted(budget: dict[str, Any]) -> int:
+    """How many a file says were sent, or may have been."""
+    return sum(number for _, number in budget.get("used", [])) + sum(budget.get("held", {}).values())
 
 
 def _of_allowance(before: list[Event], drained: Sequence[Event]) -> Iterator[Finding]:

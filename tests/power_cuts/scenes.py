@@ -107,6 +107,16 @@ def _quiet(stage: Stage) -> None:
     stage.submit("fourth", "eve@two.test")
 
 
+def _brief(stage: Stage) -> None:
+    """Mail that waits for its runner, and then silence: nothing makes durable what a program did not."""
+    stage.serve()
+    stage.at(1)
+    stage.submit("first", "ann@one.test", "ann@two.test")
+    stage.submit("second", "bob@one.test")
+    stage.at(6)
+    stage.watch()
+
+
 def _promises(stage: Stage) -> None:
     """Users' drops, keys, an allowance, the suppression list, and somebody who is told of all."""
     with stage.relay.serve(under=stage.clock):
@@ -149,5 +159,7 @@ MAIL = (
     MailScene("local", _COMMON | {"forwardSMTP": False}, _local),
     MailScene("promises", _COMMON | _DIRECT | _RATIONED, _promises, promises=True),
 )
+BRIEF = MailScene("brief", _COMMON | _DIRECT, _brief, seconds=15.0)
+"""For what is wrong in a way that any scene shows."""
 TOYS = (ToyScene("careful"), ToyScene("careless"))
-SCENES = {scene.name: scene for scene in (*MAIL, *TOYS)}
+SCENES = {scene.name: scene for scene in (*MAIL, BRIEF, *TOYS)}

@@ -15,7 +15,8 @@ from testbed.modules import module_command
 
 from power_cuts.books import Books, Event
 from power_cuts.image import Cut
-from power_cuts.verdict import Finding
+from power_cuts.standing import Standing
+from power_cuts.story import Finding
 
 _FILES = 20
 
@@ -44,11 +45,8 @@ class ToyScene:
         time.sleep(max(0.0, began + self.seconds - time.monotonic()))
         books.note("end")
 
-    def examine(
-        self, mount: Path, directory: Path, cut: Cut, promised: Sequence[Event]
-    ) -> tuple[list[Finding], str]:
+    def walk(self, mount: Path, cut: Cut, promised: Sequence[Event]) -> Standing:
         """See whether each file that was promised is there, whole, and under one name."""
-        del directory
         findings = []
         for event in (event for event in promised if event.kind == "accepted" and event.at < cut.at):
             file = mount / "new" / event.token
@@ -56,7 +54,14 @@ class ToyScene:
                 findings.append(Finding("lost", f"{file} is missing or damaged"))
             elif (mount / "tmp" / event.token).exists():
                 findings.append(Finding("two names", f"{file} is in tmp/ as well"))
-        return findings, ""
+        return Standing(findings, "")
+
+    def examine(
+        self, mount: Path, directory: Path, cut: Cut, promised: Sequence[Event]
+    ) -> tuple[list[Finding], str]:
+        """Find nothing more: there is no program that would go on with the files."""
+        del mount, directory, cut, promised
+        return [], ""
 
 
 def _main(name: str, directory: str) -> None:

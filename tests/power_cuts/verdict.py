@@ -13,27 +13,10 @@ from spools import walk as spool_walk
 
 from power_cuts.books import Event
 from power_cuts.image import Cut
+from power_cuts.story import Finding, Story, short
 
-SECOND = 1.0
-"""A delivery in the last second before a cut may be made again: its record need not be durable yet."""
-DISK = 1.0
-"""Seconds that a sync may take here. What is to be durable within a second is handed to the disk after a
-quarter of one; but this disk is a process of ours beside eight others, whose syncs have taken up to 0.8 s."""
 _EMPTY = {"new", "cur", "retry"}
 _LOOKED_INTO = (*spool_walk.QUEUE, "tmp", "sent")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that must not be.
-
-    Attributes:
-        kind: which promise is broken.
-        story: what happened, in sentences.
-    """
-
-    kind: str
-    story: str
 
 
 @dataclass(frozen=True)
@@ -94,13 +77,7 @@ class Judge:
 
     def __init__(self, aftermath: Aftermath) -> None:
         self._all = aftermath
-        self._at = aftermath.cut.at
-        self._zero = aftermath.promised[0].at
-        every = [*aftermath.promised, *aftermath.drained]
-        self._mail = {event.token: event for event in every if event.kind == "accepted"}
-        self._before = [event for event in aftermath.promised if event.at < self._at]
-        self._accepted = [e for e in (*self._before, *aftermath.drained) if e.kind == "accepted"]
-        self._orders = {event.token: self._order(event.token) for event in self._accepted}
+        self._story = Story(aftermath.cut, aftermath.promised, aftermath.drained)
 
     def findings(self) -> list[Finding]:
         return [
@@ -113,15 +90,6 @@ class Judge:
             *self._of_strangers(),
         ]
 
-    def _order(self, token: str) -> str:
-        """What the operator had ordered about a message: hold, rm, nothing, or (a command ran) either."""
-        given = [e for e in self._before if e.token == token and e.kind in {"asked", "done"}]
-        if not given:
-            return ""
-        if given[-1].kind == "asked":
-            return "either"
-        return given[-1].what if given[-1].what in {"hold", "rm"} else ""
-
     def _of_runs(self) -> Iterator[Finding]:
         last = self._all.runs[-1]
         if last.status is None:
@@ -132,12 +100,12 @@ class Judge:
             yield Finding("skipped", f"mailer-send --once printed: {last.output[-2000:]}")
 
     def _of_files(self) -> Iterator[Finding]:
-        named = {event.what: event for event in self._accepted}
+        named = {event.what: event for event in self._story.accepted}
         for name in dict.fromkeys(file.name for file in self._all.left):
             files, mail = [file for file in self._all.left if file.name == name], named.get(name)
             if kind := self._wrong(files, mail):
                 where = ", ".join(f"{file.path} ({file.links} links)" for file in files)
-                yield Finding(kind, f"left at {where}. {self._life(mail)} Its journal: {files[0].lines}")
+                yield Finding(kind, f"left at {where}. {self._story.of(mail)} Its journal: {files[0].lines}")
 
     def _wrong(self, files: Sequence[Left], mail: Event | None) -> str:
         """Say what is wrong with the files of one name; nothing: nothing is."""
@@ -150,9 +118,9 @@ class Judge:
         if places & _EMPTY and not self._waits(files[0].to):
             return "stuck"
         # That it left `tmp/` is durable within a second; by then it may have been delivered, and be gone.
-        if "tmp" in places and mail and mail.at < self._at - self._allowed():
+        if "tmp" in places and mail and mail.at < self._story.at - self._story.allowed:
             return "stuck"
-        if "hold" in places and (not mail or self._orders[mail.token] not in {"hold", "either"}):
+        if "hold" in places and (not mail or self._story.orders[mail.token] not in {"hold", "either"}):
             return "held by nobody"
         return ""
 
@@ -162,60 +130,55 @@ class Judge:
 
     def _of_promises(self) -> Iterator[Finding]:
         places = {file.name: file.place for file in self._all.left}
-        for mail in self._accepted:
-            order = self._orders[mail.token]
+        for mail in self._story.accepted:
+            order = self._story.orders[mail.token]
             place = places.get(mail.what, "nowhere")
             if order == "hold" and place != "hold":
-                yield Finding("hold undone", f"it lies {place}. {self._life(mail)}")
+                yield Finding("hold undone", f"it lies {place}. {self._story.of(mail)}")
             elif order == "rm" and place != "nowhere":
-                yield Finding("rm undone", f"it lies {place}. {self._life(mail)}")
+                yield Finding("rm undone", f"it lies {place}. {self._story.of(mail)}")
             elif not order and not self._waits(mail.to):
                 yield from self._of_one(mail, place)
                 if self._all.archived and place not in {"sent", "failed"}:
-                    yield Finding("not archived", f"it lies {place}. {self._life(mail)}")
+                    yield Finding("not archived", f"it lies {place}. {self._story.of(mail)}")
 
     def _of_one(self, mail: Event, place: str) -> Iterator[Finding]:
         lost = [to for to in mail.to if not self._copies(mail.token, to) + self._told(mail.token, to)]
         if lost:
             yield Finding(
-                "lost", f"neither delivered to {_short(lost)} nor bounced; {place}. {self._life(mail)}"
+                "lost", f"neither delivered to {short(lost)} nor bounced; {place}. {self._story.of(mail)}"
             )
 
     def _told(self, token: str, to: str) -> int:
-        return len(self._times("told", token, to))
+        return len(self._story.times("told", token, to))
 
     def _of_copies(self, kind: str) -> Iterator[Finding]:
         """Nothing again that was delivered, or told, more than a second before the cut."""
-        for mail in self._mail.values():
+        for mail in self._story.mail.values():
             wrong = [story for to in mail.to if (story := self._again(kind, mail.token, to))]
             if wrong:
-                yield Finding(f"{kind} again", f"{_short(wrong)}. {self._life(mail)}")
+                yield Finding(f"{kind} again", f"{short(wrong)}. {self._story.of(mail)}")
 
     def _again(self, kind: str, token: str, to: str) -> str:
         """Say what is wrong with the copies that a recipient got after the cut; nothing: nothing is."""
-        before = [at for at in self._times(kind, token, to) if at < self._at]
+        before = [at for at in self._story.times(kind, token, to) if at < self._story.at]
         again = self._copies_after(kind, token, to)
-        ordered = self._orders.get(token) in {"hold", "rm"} and not before
-        late = before and before[0] < self._at - self._allowed()
+        ordered = self._story.orders.get(token) in {"hold", "rm"} and not before
+        late = self._story.is_late(kind, token, to)
         if again > 1 or (again and (late or ordered)):
-            when = f"{self._at - before[0]:.3f} s before the cut" if before else "not before the cut"
+            when = f"{self._story.at - before[0]:.3f} s before the cut" if before else "not before the cut"
             return f"{to} was {kind} {when}, and {again} times afterwards"
         return ""
 
     def _of_the_told(self) -> Iterator[Finding]:
         """Who was reported to the sender as failed gets nothing any more."""
-        for mail in self._mail.values():
-            told = {to for e in self._before if (e.kind, e.token) == ("told", mail.token) for to in e.to}
+        for mail in self._story.mail.values():
+            told = {
+                to for e in self._story.before if (e.kind, e.token) == ("told", mail.token) for to in e.to
+            }
             wrong = [to for to in mail.to if to in told and self._copies_after("delivered", mail.token, to)]
             if wrong:
-                yield Finding("delivered although told", f"{_short(wrong)}. {self._life(mail)}")
-
-    def _allowed(self) -> float:
-        """The last second, what the disk takes, and for how long the machine stood still in that time."""
-        usual = SECOND + DISK
-        return usual + sum(
-            e.seconds for e in self._before if e.kind == "late" and self._at - e.at < usual + e.seconds
-        )
+                yield Finding("delivered although told", f"{short(wrong)}. {self._story.of(mail)}")
 
     def _copies_after(self, kind: str, token: str, to: str) -> int:
         if kind == "delivered" and self._all.maildir is not None:
@@ -226,34 +189,10 @@ class Judge:
         """How often a recipient has got a message, before the cut and after."""
         if self._all.maildir is not None:
             return self._all.maildir[token, to]
-        return len(self._times("delivered", token, to))
-
-    def _times(self, kind: str, token: str, to: str) -> list[float]:
-        """When, before the cut and after it."""
-        seen = [*self._before, *self._all.drained]
-        return [e.at for e in seen if (e.kind, e.token) == (kind, token) and to in e.to]
+        return len(self._story.times("delivered", token, to))
 
     def _of_strangers(self) -> Iterator[Finding]:
         for event in (e for e in self._all.drained if e.kind in {"delivered", "told"}):
-            mail = self._mail.get(event.token)
+            mail = self._story.mail.get(event.token)
             if not mail or set(event.to) - set(mail.to):
                 yield Finding("stranger", f"{event.kind} {event.token} to {event.to}")
-
-    def _life(self, mail: Event | None) -> str:
-        """A message's story up to the cut."""
-        if mail is None:
-            return "Nobody was told of it before the cut."
-        happened: dict[tuple[str, str], list[str]] = {}
-        for e in (e for e in self._before if e.token == mail.token):
-            what = "" if e.kind == "accepted" else e.what
-            to = f"{_short(e.to)} " if e.to else ""
-            happened.setdefault((e.kind, what), []).append(f"{to}at {e.at - self._zero:.3f} s")
-        life = "; ".join(f"{' '.join(key).strip()} {_short(times)}" for key, times in happened.items())
-        return f"'{mail.token}' ({mail.what}): {life}."
-
-
-def _short(names: Sequence[str]) -> str:
-    """Not forty recipients where five say as much."""
-    if len(names) <= 6:
-        return ", ".join(names)
-    return f"{', '.join(names[:3])}, {len(names) - 5} more, {', '.join(names[-2:])}"
