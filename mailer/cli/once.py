@@ -43,7 +43,11 @@ async def once(
         try:
             await runner.once(stop, grace)
         except Stopped as stopped:
-            log.error("stopped: the spool cannot be used", error=stopped.strerror)
+            log.error(
+                "stopped: the spool cannot be used",
+                error=stopped.strerror,
+                to_do="see mailer doctor --offline",
+            )
             return Exit.TEMPORARY
         heartbeat.set(runner.tally)
     if deliverer:

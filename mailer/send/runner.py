@@ -348,7 +348,10 @@ class Runner:
 
     async def _pause(self, trouble: OSError, stop: asyncio.Event) -> None:
         self._context.log.error(
-            "the spool cannot be read or written; waiting", error=trouble.strerror, seconds=ERROR_PAUSE
+            "the spool cannot be read or written; waiting",
+            error=trouble.strerror,
+            seconds=ERROR_PAUSE,
+            to_do="see mailer doctor --offline",
         )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ERROR_PAUSE):

@@ -77,6 +77,17 @@ def test_what_a_filesystem_cannot_do_is_told(
     assert not list((relay.spool / "tmp").glob(f"{PROBE}*"))
 
 
+def test_a_quota_that_is_used_up_is_not_a_filesystem_that_cannot(relay: Relay, tmp_path: Path) -> None:
+    """Btrfs gives EDQUOT for renames, too, which it does as any other."""
+    Spool.open(relay.spool, create=True).close()
+    inject = "inject=renameat2,renameat,rename:error=EDQUOT"
+    strace = (tracer(), "-f", "-o", str(tmp_path / "log"), "-e", "trace=/rename", "-e", inject)
+    told = relay.mailer("doctor", "--offline", under=strace).stdout
+    assert "rename" in told
+    assert "raise the quota" in told
+    assert "filesystem that can" not in told
+
+
 def test_what_a_killed_doctor_leaves_the_sweep_removes_once_it_is_old(relay: Relay, tmp_path: Path) -> None:
     Spool.open(relay.spool, create=True).close()
     killed = (tracer(), "-o", str(tmp_path / "log"), "-f", "-e", "inject=fsync:signal=KILL")

@@ -78,11 +78,17 @@ def _mounted(place: Path) -> Mount:
         os.close(fd)
 
 
+_OF_THE_MOMENT = {
+    errno.EROFS: "mount it for writing, or set spoolDir to another place",
+    errno.ENOSPC: "make room: nothing can be accepted, and what is queued cannot be recorded as sent",
+    errno.EDQUOT: "raise the quota, or make room: until then nothing is accepted, and nothing sent",
+}
+"""What to do about errors that say nothing about what the filesystem can do."""
+
+
 def _unusable(place: Path, error: OSError) -> Finding:
     todo = {
-        errno.EROFS: "mount it for writing, or set spoolDir to another place",
-        errno.ENOSPC: "make room: nothing can be accepted, and what is queued cannot be recorded as sent",
-        errno.EDQUOT: "raise the quota, or make room",
+        **_OF_THE_MOMENT,
         errno.EACCES: "run this as the user that the programs run as, or give it the directory with chown",
     }.get(error.errno or 0, "look at the system's log (dmesg), and at the disk")
     return Finding(str(place), "write", Grade.PROBLEM, f"nothing can be written: {error.strerror}", todo)
@@ -137,7 +143,8 @@ def _finding(about: str, what: str, trial: Callable[[], Outcome]) -> Finding:
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "")
         found = f"does not work here: {error.strerror} ({name})"
-        return Finding(about, what, Grade.PROBLEM, found, "set spoolDir to a local filesystem that can")
+        todo = _OF_THE_MOMENT.get(error.errno or 0, "set spoolDir to a local filesystem that can")
+        return Finding(about, what, Grade.PROBLEM, found, todo)
 
 
 def _between_processes(about: str, fd: int) -> Iterator[Finding]:
