@@ -67,6 +67,7 @@ def made(text: str = "hello", subject: str = "x") -> bytes:
     mail = EmailMessage()
     mail["Subject"], mail["Message-ID"], mail["Date"] = subject, os.urandom(8).hex(), os.urandom(8).hex()
     mail["Idempotency-Key"] = "k"
+    mail["DKIM-Signature"] = f"v=1; d=example.com; b={os.urandom(8).hex()}"
     mail.set_content(text)
     mail.add_alternative(f"<p>{text}</p>", subtype="html")
     mail.add_attachment(b"\0" * 9000, maintype="application", subtype="pdf", filename="a.pdf")

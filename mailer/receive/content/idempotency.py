@@ -5,7 +5,7 @@ key gets the first reply again within `idempotencyWindow`. Different mail under 
 APIs do with 422: it is a mistake of the application, and a silent 250 would lose a mail.
 
 Mail is the same if it has the same addresses in its envelope and the same content, except for what changes
-when an application generates a mail a second time: Date, Message-ID, and MIME boundaries.
+when an application generates a mail a second time: Date, Message-ID, DKIM-Signature, and MIME boundaries.
 """
 
 import re
@@ -20,7 +20,15 @@ _MAX_KEY = 255
 """Octets in a key (Stripe: 255)."""
 _KEY = re.compile(rb'(?:[!#-~]+)|"([ !#-\[\]-~]+)"')
 """A bare key, or a string of RFC 8941 without its two escapes, which no key needs."""
-_VARYING = (b"date", b"message-id", b"resent-date", b"resent-message-id", b"received", FIELD)
+_VARYING = (
+    b"date",
+    b"message-id",
+    b"resent-date",
+    b"resent-message-id",
+    b"dkim-signature",
+    b"received",
+    FIELD,
+)
 _BOUNDARY = re.compile(rb'\bboundary="?([^";\s]+)[^;\n]*', re.IGNORECASE)
 _MAX_EXAMINED = 4096
 """Octets of the longest line that is examined; a longer one neither declares nor is a boundary."""
