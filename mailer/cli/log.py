@@ -22,6 +22,7 @@ from mailer.cli.options import DURATION_IS, config_option, duration, examples, j
 from mailer.cli.output import end_with_the_pipe
 from mailer.cli.setup import command_context
 from mailer.cli.synonyms import Word
+from mailer.mail.patterns import is_part_of
 from mailer.mail.reply import printable, printable_json
 from mailer.maillog.ledger import EVENTS, Line, OpenDirectory, losing_since
 from mailer.maillog.lines import decode, whole
@@ -269,7 +270,7 @@ def _in_words(line: Line, name: Callable[[str], str] = str, asked: str = "") -> 
         name: maps a hop to the name that the operator gave it.
         asked: a part of the recipients' addresses that are named first, because they were searched for.
     """
-    said = " ".join([*_who(line, asked.casefold()), *_where(line, name)])
+    said = " ".join([*_who(line, asked), *_where(line, name)])
     words_of_others = line.reply or line.reason
     if words_of_others:
         said = f"{said}: {words_of_others}" if said else words_of_others
@@ -305,7 +306,7 @@ def _who(line: Line, asked: str) -> list[str]:
 def _named(addresses: Sequence[str], asked: str) -> str:
     more = len(addresses) - _NAMED_RECIPIENTS
     if more > 0 and asked:
-        addresses = sorted(addresses, key=lambda address: asked not in address.casefold())
+        addresses = sorted(addresses, key=lambda address: not is_part_of(asked, address))
     return ", ".join(map(words.address, addresses[:_NAMED_RECIPIENTS])) + (
         f" and {more} more" if more > 0 else ""
     )

@@ -1,5 +1,6 @@
 """Match addresses against an operator's patterns: `bob@example.com`, `example.com`, or `*` for all."""
 
+from functools import lru_cache
 from typing import Self
 
 import msgspec
@@ -53,3 +54,21 @@ def compared(address: str) -> str:
     """
     local, at, domain = address.rpartition("@")
     return f"{folded(unquoted(local))}{at}{a_labels(domain)}"
+
+
+@lru_cache(maxsize=16)
+def spellings(text: str) -> tuple[str, ...]:
+    """Return the forms in which addresses that contain a text may be written, case-folded.
+
+    The second form, of a text beyond ASCII, has its domain as DNS has it. Most libraries submit that one, and
+    people search for the other.
+    """
+    local, at, domain = text.rpartition("@")
+    in_dns = text if text.isascii() else f"{local}{at}{a_labels(domain)}"
+    return tuple(dict.fromkeys((text.casefold(), in_dns.casefold())))
+
+
+def is_part_of(text: str, address: str) -> bool:
+    """Return whether an address contains a text, in any of its `spellings`."""
+    folded_address = address.casefold()
+    return any(form in folded_address for form in spellings(text))

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from mailer.mail import clock
 from mailer.mail.lazy_pattern import compile_late
+from mailer.mail.patterns import is_part_of, spellings
 from mailer.maillog import files
 from mailer.maillog.files import Piece
 from mailer.maillog.ledger import Line, OpenDirectory
@@ -71,8 +72,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         return (
             line.id.startswith(self.id)
             and (not self.events or line.event in self.events)
-            and (self.sender is None or _contains(line.sender, self.sender))
-            and (self.to is None or any(_contains(address, self.to) for address in _recipients(line)))
+            and (self.sender is None or _names(line.sender, self.sender))
+            and (self.to is None or any(_names(address, self.to) for address in _recipients(line)))
             and (self.address is None or self._is_of_either(line, self.address))
             and (self.subject is None or _contains(line.subject, self.subject))
             and (self.message_id is None or _contains(line.message_id, self.message_id))
@@ -81,7 +82,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
     @staticmethod
     def _is_of_either(line: Line, wanted: str) -> bool:
-        return any(_contains(address, wanted) for address in (line.sender, *_recipients(line)))
+        return any(_names(address, wanted) for address in (line.sender, *_recipients(line)))
 
     def _in_time(self, at: str) -> bool:
         if self.since is None and self.until is None:
@@ -96,10 +97,16 @@ def _recipients(line: Line) -> tuple[str, ...]:
     return line.to + line.redirected
 
 
-def _contains(address: str | None, wanted: str) -> bool:
+def _names(address: str | None, wanted: str) -> bool:
     if address is None:
         return False
-    return wanted.casefold() in address.casefold() if wanted else not address
+    return is_part_of(wanted, address) if wanted else not address
+
+
+def _contains(text: str | None, wanted: str) -> bool:
+    if text is None:
+        return False
+    return wanted.casefold() in text.casefold() if wanted else not text
 
 
 class Found(NamedTuple):
@@ -209,17 +216,16 @@ class _Sieve:
     """Selects lines by bytes that a matching line must contain, so that few others are decoded."""
 
     def __init__(self, query: Query) -> None:
-        addresses = [
-            piece
-            for wanted in (query.to, query.sender, query.address, query.subject, query.message_id)
-            for piece in _NOT_AS_IT_STANDS.split((wanted or "").casefold())
-        ]
-        address = max(addresses, key=len, default="")
-        self._folded = not query.id and bool(address)
+        texts = [spellings(each) for each in (query.to, query.sender, query.address) if each]
+        texts += [(each.casefold(),) for each in (query.subject, query.message_id) if each]
+        # Of each condition the longest piece of each form, one of which a matching line contains.
+        pieces = [[max(_NOT_AS_IT_STANDS.split(form), key=len) for form in forms] for forms in texts]
+        text = max(pieces, key=lambda forms: min(map(len, forms)), default=[""])
+        self._folded = not query.id and all(text)
         if query.id:
             needles = [f'"id":"{query.id}']
-        elif address:
-            needles = [address]
+        elif all(text):
+            needles = text
         else:
             needles = [f'"event":"{event}"' for event in query.events]
         self._needles = [needle.encode() for needle in needles]
@@ -232,7 +238,10 @@ class _Sieve:
             case [needle]:
                 yield from _with(block, block.lower() if self._folded else block, needle)
             case several:
-                yield from (raw for raw in block.split(b"\n") if any(needle in raw for needle in several))
+                for raw in block.split(b"\n"):
+                    searched = raw.lower() if self._folded else raw
+                    if any(needle in searched for needle in several):
+                        yield raw
 
 
 def _with(block: bytes, searched: bytes, needle: bytes) -> Iterator[bytes]:

@@ -88,6 +88,25 @@ def test_mail_that_was_redirected_is_found_by_whom_it_was_for(relay: Relay) -> N
     assert "to dev@example.com instead of bob@example.net, eve@example.org" in said
 
 
+def test_an_international_domain_is_found_by_the_name_that_people_know(relay: Relay) -> None:
+    """Most libraries submit its form in DNS; both forms, and the parts of both, find the mail."""
+    relay.configure(forward_to(1))
+    to = [*(f"user{number}@example.net" for number in range(9)), "bob@xn--mller-kva.example"]
+    with relay.serve(), relay.connect() as session:
+        session.sendmail("app@xn--exmple-cua.org", to, "Subject: x\r\n")
+        session.sendmail("app@example.com", ["bob@mueller.example"], "Subject: x\r\n")
+    for option in ("--to", "--from"):
+        name = "müller.example" if option == "--to" else "Exämple.org"
+        for text in (name, f"@{name}", name.encode("idna").decode()):
+            (line,) = told(relay, option, text)
+            assert "bob@xn--mller-kva.example" in line["to"], text
+    (line,) = told(relay, "--to", "BOB@MÜLLER.example")
+    assert "to bob@xn--mller-kva.example, user0@" in relay.mailer("log", "--to", "bob@müller.example").stdout
+    assert told(relay, "--to", "bob@moeller.example") == told(relay, "--to", "почта") == []
+    listed = relay.mailer("spool", "ls", "--json", "--recipient", "@müller.example").stdout.splitlines()
+    assert [json.loads(each)["id"] for each in listed] == [line["id"]]
+
+
 def test_an_id_or_its_beginning_finds_the_message_on_whatever_day_it_came(
     relay: Relay, week: dict[int, str]
 ) -> None:

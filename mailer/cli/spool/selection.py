@@ -11,6 +11,7 @@ from mailer.cli.neighbours import all_spools
 from mailer.cli.options import DURATION
 from mailer.cli.setup import CommandContext
 from mailer.cli.synonyms import STATES, Word
+from mailer.mail.patterns import is_part_of
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.view.inspect import EVERYTHING, Seen, Share, listing
@@ -115,7 +116,7 @@ class Filter(msgspec.Struct, frozen=True):
 def _matches(wanted: str, address: str) -> bool:
     if wanted in {"", "<>"}:
         return address == ""
-    return wanted.casefold() in address.casefold()
+    return is_part_of(wanted, address)
 
 
 def filters(*states: Place) -> Callable[[_Function], _Function]:

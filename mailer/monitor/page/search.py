@@ -7,6 +7,7 @@ from functools import partial
 from itertools import islice
 from time import monotonic
 
+from mailer.mail.patterns import is_part_of
 from mailer.maillog import search
 from mailer.maillog.ledger import Line
 from mailer.monitor.context import MonitorContext
@@ -91,7 +92,7 @@ def _search(spool: Spool, wanted: str, now: float) -> _Result:
         result.queued = sorted((seen for seen in looked if seen), key=lambda seen: seen.id, reverse=True)
     else:
         query = search.Query(address=wanted)
-        _look_into_queue(spool, wanted.casefold(), result)
+        _look_into_queue(spool, wanted, result)
     _look_into_ledger(spool, query, result, now)
     return result
 
@@ -143,7 +144,7 @@ def _concerns(seen: Seen, wanted: str) -> bool:
     assert seen.entry is not None
     envelope = seen.entry.envelope
     addresses = (envelope.sender, *(recipient.address for recipient in envelope.recipients))
-    return any(wanted in address.casefold() for address in addresses)
+    return any(is_part_of(wanted, address) for address in addresses)
 
 
 def _until(seconds: float) -> Callable[[], bool]:
