@@ -232,7 +232,10 @@ class Hosts:
         return epoch
 
     def close(self) -> None:
-        os.close(self._fd)
+        """Close it; nothing happens if it is closed already."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def __enter__(self) -> Self:
         return self
