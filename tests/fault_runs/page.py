@@ -64,6 +64,7 @@ def _add(printed: str) -> None:
 def page() -> str:
     runs = record.read()
     parts = [_calls(runs.get("calls", {})), _cuts(runs.get("power cuts", {})), _fuzz(runs.get("fuzz", {}))]
+    parts.insert(2, _hosts(runs.get("hosts", {})))
     return "\n".join([_HEAD, *(line for part in parts for line in part)]) + "\n" + _LIMITS
 
 
@@ -95,6 +96,23 @@ def _cuts(systems: Part) -> Iterator[str]:
     for name, run in systems.items():
         figures = f"{run['recordings']} | {run['images']:,} | {run['drained']:,} | {run['broken']}"
         yield f"| {name} | {figures} | {run['date']}, {run['commit']} |"
+
+
+def _hosts(grounds: Part) -> Iterator[str]:
+    yield "\n## Several hosts on one directory: `scripts/hosts_lab`\n"
+    yield (
+        "Three hosts under load. In each round one is killed, stopped or cut off, or said to be off and is not; "
+        "another one takes its mail\nover, and it comes back. On CephFS, in memory, the mount is killed, stopped, or "
+        "cut off with the programs, and evicted."
+    )
+    yield "\n| directory | rounds | acknowledged | lost | arrived twice | by a fenced host | broken promises | day, commit |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for name, run in grounds.items():
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(run["faults"].items()))
+        figures = f"{run['rounds']} ({kinds}) | {run['acknowledged']:,} | {run['lost']}"
+        twice = f"{run['duplicates']}, {run['most']} after one fault at most"
+        when = f"{run['date']}, {run['commit']}"
+        yield f"| {name} | {figures} | {twice} | {run['fenced']} | {run['broken']} | {when} |"
 
 
 def _fuzz(targets: Part) -> Iterator[str]:
