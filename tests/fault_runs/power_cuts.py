@@ -26,6 +26,7 @@ _IMAGES = 1000
 """Of one recording at most, and what is lost when a run is ended; then the scene is played anew."""
 _DRAINED = 100
 """Of these at most; see `power_cuts.lab.check`."""
+_OTHERS_FIRST = ("nice", "-n", "19")
 _AHEAD = 2
 """Scenes that are played while images are judged: a recording takes 35 s, and nearly no processor time."""
 
@@ -143,8 +144,14 @@ def _cut(batch: Batch, playing: threading.Semaphore, judging: threading.Semaphor
 
 
 def _lab(*arguments: str) -> list[Any]:
-    """Run the lab to its end, and give what it printed."""
-    ran = subprocess.run(in_namespaces(*arguments), capture_output=True, text=True, check=False)
+    """Run the lab to its end, and give what it printed.
+
+    Other work comes before judging; not before a recording, whose programs would be late.
+    """
+    others_first = () if arguments[0] == "record" else _OTHERS_FIRST
+    ran = subprocess.run(
+        [*others_first, *in_namespaces(*arguments)], capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, f"{arguments}: {ran.stderr}"
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
