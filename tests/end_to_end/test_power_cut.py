@@ -41,7 +41,7 @@ _AT_ONCE = 3
 """Recordings. With five, beside five of another test, two processors were so busy with programs that start
 that a runner's timer came 2.7 s late, and with it what is promised within a second."""
 _TOY_CUTS = 12
-_TO_WALK = 100
+_TO_WALK = 60
 """Images, without a program at work on any: one in 20 is to show a defect."""
 _SEED = 1
 _NEEDED = ("/dev/fuse", "/dev/loop-control")
