@@ -3,11 +3,13 @@
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
+from operator import attrgetter
 
 from mailer.config.model import Config
 from mailer.config.trust import owners_of
 from mailer.mail import clock
 from mailer.maillog.events import MailLog
+from mailer.maillog.ledger import Line
 from mailer.maillog.search import Query, find
 from mailer.receive.peers import IMPORT
 from mailer.receive.users.account import Account
@@ -43,9 +45,29 @@ def rules(config: Config, users: UserList) -> RateRules:
 
 
 def sent(spool: Spool, now: float) -> Iterator[Sent]:
-    """Read from the ledger the messages accepted in the last day, in order of time."""
+    """Yield the messages that were accepted in the last day, by the ledgers of all hosts, by time."""
+    own = _sent(spool, now)
+    if not spool.is_shared:
+        return own
+    from mailer.spool.hosts.neighbours import others  # noqa: PLC0415 - most hosts share nothing
+
+    return iter(sorted([*own, *(one for each in others(spool) for one in _sent(each, now))], key=_at))
+
+
+_at = attrgetter("at")
+
+
+def _sent(spool: Spool, now: float) -> Iterator[Sent]:
     for line, _ in find(partial(spool.directory, LOG), Query(events=_ACCEPTED, since=now - DAY)):
-        # Skip notifications that mailer itself has written about other messages, and another relay's mail: no
-        # user submitted them here.
-        if not line.about and not line.peer.startswith(f"{IMPORT}:"):
-            yield Sent(clock.seconds(line.at), line.user, line.sender or "")
+        if counted := submitted(line):
+            yield counted
+
+
+def submitted(line: Line) -> Sent | None:
+    """Return what counts of a line of the ledger; None if no user submitted a message here.
+
+    Notifications that mailer itself has written, and another relay's mail, do not count.
+    """
+    if line.event not in _ACCEPTED or line.about or line.peer.startswith(f"{IMPORT}:"):
+        return None
+    return Sent(clock.seconds(line.at), line.user, line.sender or "")

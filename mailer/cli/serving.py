@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mailer.cli import loop, receiver
 from mailer.cli.activation import inherited
@@ -50,6 +50,9 @@ from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 from mailer.spool.state import identity
 from mailer.spool.state.programs import RECEIVER, Registration, running
+
+if TYPE_CHECKING:
+    from mailer.cli.shared_rates import OthersMail
 
 
 def run(port: int | None, parent: int | None) -> Exit:
@@ -127,8 +130,11 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
             manager.ready(describe())
             started.enter_context(vitals.kept())
             drops.start(Pickup(spool, log, clocks().wall, lambda: reloader.context))
+            if others_mail:
+                counting = asyncio.create_task(others_mail.count(lambda: reloader.context.rates))
+                started.callback(counting.cancel)
 
-        drops = Drops(spool, log)
+        drops, others_mail = Drops(spool, log), _others_mail(spool)
         context = receiver.context(loaded, settings, store, receiver.certificate(config, log))
         try:
             lookup = _lookup(config, spool)
@@ -225,6 +231,15 @@ class Reloader:
         certificate = receiver.certificate(loaded.config, old.store.log)
         self._drops.open(loaded.config)
         return receiver.context(loaded, settings, old.store, certificate, old.rates)
+
+
+def _others_mail(spool: Spool) -> "OthersMail | None":
+    """Follow what the other hosts accept; None if the spool is not shared."""
+    if not spool.is_shared:
+        return None
+    from mailer.cli.shared_rates import OthersMail  # noqa: PLC0415 - most hosts share nothing
+
+    return OthersMail(spool)
 
 
 def _lookup(config: Config, spool: Spool) -> Callable[[str, str], Mapping[str, object] | None] | None:

@@ -258,6 +258,7 @@ _IMPORTED_LATE = (
     "traceback",
     "mailer.cli.dry_run",
     "mailer.cli.lease",
+    "mailer.cli.shared_rates",
     "mailer.cli.route.direct",
     "mailer.config.dkim_checks",
     "mailer.config.http_checks",
@@ -278,6 +279,7 @@ _IMPORTED_LATE = (
     "mailer.spool.committer",
     "mailer.spool.flock",
     "mailer.spool.hosts.epochs",
+    "mailer.spool.hosts.neighbours",
     "mailer.spool.state.suppression",
 )
 """Modules that are otherwise imported on first use. If the spool's owner cannot read root's Python (pyenv and

@@ -192,6 +192,39 @@ def _merged(used: Iterable[tuple[float, int]], now: float) -> list[tuple[float, 
     return sorted(cells.values())
 
 
+def elsewhere(use: Use, reading: Reading, *, trusted: bool) -> Use:
+    """Convert another host's record to our boot clock.
+
+    The wall clocks of the hosts tell how long ago it was written. If one of them is not trusted, it counts as
+    written now, so that an error delays mail. What it says is held counts for a day after it was written: a
+    host that is gone gives nothing back.
+
+    Args:
+        use: the record, as the other host wrote it.
+        reading: our clocks now.
+        trusted: whether our wall clock is trusted.
+    """
+    now = reading.uptime
+    passed = max(0.0, reading.wall - clock.seconds(use.at)) if trusted and use.at else 0.0
+    shift = now - passed - use.uptime
+    used = tuple((min(instant + shift, now), number) for instant, number in use.used)
+    began = None if use.began is None else min(use.began + shift, now)
+    return replace(use, used=used, held=use.held if passed < DAY else {}, began=began)
+
+
+def together(own: Use, others: Iterable[Use]) -> Use:
+    """Return what several hosts have used and hold, by the clock that all these records are in."""
+    for other in others:
+        beginnings = [began for began in (own.began, other.began) if began is not None]
+        own = replace(
+            own,
+            used=tuple(sorted([*own.used, *other.used])),
+            held=own.held | other.held,
+            began=min(beginnings, default=None),
+        )
+    return own
+
+
 def room(allowance: Allowance, use: Use, now: float) -> Room:
     """Return how much is left under all limits together."""
     free, at, scarce = UNKNOWN, now, None

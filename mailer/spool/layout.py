@@ -189,6 +189,11 @@ class Spool:
         """Whether renames on the spool's filesystem survive a power cut whole: see `journalling`."""
         return renames_are_whole(self.root)
 
+    @cached_property
+    def is_shared(self) -> bool:
+        """Whether the spool is that of one of several hosts, in a directory that they share."""
+        return is_of_hosts(self.root)
+
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> Self:
         """Open the spool at `path`; nothing is made or changed.
@@ -236,7 +241,7 @@ class Spool:
                 raise _unusable(self.path, state)
             os.fchmod(self.root, DIRECTORY_MODE)
         kind = filesystem_of(self.root).kind
-        if why := refusal(kind, of_hosts=is_of_hosts(self.root)):
+        if why := refusal(kind, of_hosts=self.is_shared):
             raise SpoolError(
                 None,
                 f"the spool {self.path} is on {kind}, {why}: {INSTEAD}",

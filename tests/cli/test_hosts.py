@@ -154,6 +154,23 @@ def test_what_reads_shows_all_hosts_as_one(a: Host, b: Host) -> None:
     assert a.mailer("spool", "hold", ids[0], under=a.here).returncode == 0
 
 
+def test_a_senders_limit_counts_what_all_hosts_accept(a: Host, b: Host) -> None:
+    assert (a.hosts("join")[0], b.hosts("join")[0]) == (0, 0)
+    for host in (a, b):
+        host.configure({"rateLimits": {"enabled": True, "maxPerHour": 5}})
+    with a.serve(under=a.here):
+        assert send(a, "1")
+        assert send(a, "2")
+        with b.serve(under=b.here):
+            # From the ledger of a at the start, and then as a accepts more.
+            assert [send(b, mark) for mark in ("3", "4")] == [True, True]
+            assert send(a, "5")
+            until(lambda: begun(b) == 452, "b to hear of it", 30)
+            until(lambda: begun(a) == 452, "a to hear of the others", 30)
+    (limit,) = map(json.loads, a.mailer("limits", "--json", under=a.here).stdout.splitlines())
+    assert limit["hour"] == 5
+
+
 def test_health_names_a_host_that_has_gone_silent_with_mail(a: Host, b: Host) -> None:
     assert (a.hosts("join")[0], b.hosts("join")[0]) == (0, 0)
     with a.serve(under=a.here) as receiver, b.monitor(under=b.here), b.serve(under=b.here):

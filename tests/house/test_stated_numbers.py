@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import pytest
 
-from mailer.cli import event_delivery, log, top, trial, up
+from mailer.cli import event_delivery, log, shared_rates, top, trial, up
 from mailer.cli.doctor import network
 from mailer.cli.exits import Exit
 from mailer.cli.guide import guides
@@ -171,6 +171,7 @@ STATED = [
     ("mailer hosts drain", "is {}.", HTTPStatus.SERVICE_UNAVAILABLE.value),
     ("several-hosts", "waits for {} seconds", lease.LEASE + lease.MARGIN),
     ("several-hosts", "every five seconds, and each look is good for {}", lease.LEASE),
+    ("several-hosts", "the others accept in {} seconds", shared_rates.LOOK_EVERY),
     ("several-hosts", "silent for {} minutes", hosts.SILENT / _MINUTE),
     ("spool", "good for {} seconds from the beginning", lease.LEASE),
     ("spool", "then waits {} seconds", lease.LEASE + lease.MARGIN),

@@ -95,6 +95,27 @@ def test_memory_is_bounded_by_the_senders_of_a_day():
     assert len(limiter.uses()) < 3500
 
 
+def test_what_another_host_accepted_counts_from_when_it_did():
+    clock = Clock()
+    limiter = RateLimiter(RateRules(per_sender=Rate(per_hour=3)), clock)
+    limiter.charge("", "a@example.com")
+    clock.now += 10
+    limiter.charge("", "a@example.com")
+    limiter.count_elsewhere(Sent(clock.now - 5, "", "A@example.com"))
+    assert limiter.wait("", "a@example.com") == HOUR - 10
+    clock.now += HOUR - 10
+    assert limiter.wait("", "a@example.com") == 0
+    limiter.charge("", "a@example.com")
+    assert limiter.wait("", "a@example.com") == 5
+
+
+def test_another_hosts_clock_that_is_ahead_blocks_nobody_for_longer():
+    clock = Clock()
+    limiter = RateLimiter(RateRules(per_sender=Rate(per_hour=1)), clock)
+    limiter.count_elsewhere(Sent(clock.now + DAY, "", "a@example.com"))
+    assert limiter.wait("", "a@example.com") == HOUR
+
+
 def test_history_counts():
     clock = Clock()
     history = [Sent(clock.now - HOUR - 1, "", "a"), Sent(clock.now - 600, "", "a")]

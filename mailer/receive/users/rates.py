@@ -127,6 +127,13 @@ class RateLimiter:
         self._count(user, sender, at)
         return at
 
+    def count_elsewhere(self, sent: Sent) -> None:
+        """Count a message that another host has accepted, a few seconds ago at most."""
+        at = min(sent.at, self._clock())  # The other host's clock may be ahead.
+        for key, rate in self._limits(sent.user, sent.sender):
+            times = sorted([*self._times.get(key, ()), at])
+            self._times[key] = deque(times, maxlen=rate.memory)
+
     def refund(self, user: str, sender: str, at: float) -> None:
         """Undo the count of a message that was not accepted; `at` is the result of `charge`."""
         for key, _ in self._limits(user, sender):

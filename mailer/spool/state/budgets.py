@@ -16,6 +16,10 @@ file
   that the system does not let us read (permissions, a bad sector, no descriptors) stays, and nothing is
   reserved until it can be read. A missing file counts as unused, so that `rm` resets the budget.
 
+Where several hosts share a directory, each has a record of its own, and reads those of the others before it
+reserves. Two hosts that reserve at the same moment do not see each other yet: so all together may exceed an
+allowance by what one run reserves, for each host but one.
+
 The file is read for a change, and replaced, only under the lock `budget-*.lock`. A program that is stopped
 (SIGSTOP) while it holds the lock keeps others from reserving: their mail waits.
 """
@@ -138,7 +142,7 @@ class BudgetFile:
             use, makes_sense = _read(self._spool, self.of, reading, trusted=self._trusts())
         except OSError:
             use, makes_sense = _all_used(self.of, reading), True
-        left_over = budget.room(self.allowance, use, reading.uptime)
+        left_over = budget.room(self.allowance, self._of_all_hosts(use, reading), reading.uptime)
         if left_over.free or (makes_sense and not self._any_dead(use)):
             return left_over
         return replace(left_over, at=reading.uptime)
@@ -170,11 +174,12 @@ class BudgetFile:
             now = reading.uptime
             before = self._load(reading)
             use = budget.settled(before, holder, used, left)
-            left_over = budget.room(self.allowance, use, now)
+            left_over = budget.room(self.allowance, self._of_all_hosts(use, reading), now)
             if left_over.free < want:
                 dead = [name for name in use.held if name != holder and _is_dead(directory, name)]
                 use = budget.forfeited(use, dead, now)
-                left_over = budget.room(self.allowance, use, now) if dead else left_over
+                if dead:
+                    left_over = budget.room(self.allowance, self._of_all_hosts(use, reading), now)
             granted = min(want, left_over.free)
             if granted:
                 use = budget.reserved(self.allowance, use, holder, granted, now)
@@ -188,6 +193,9 @@ class BudgetFile:
         """Record what a run has used, and that it now has `left` reserved; raises OSError."""
         with self._locked():
             self._write(budget.settled(self._load(self._read()), holder, used, left))
+
+    def _of_all_hosts(self, use: Use, reading: Reading) -> Use:
+        return _with_others(self._spool, use, self.of, reading, trusted=self._trusts())
 
     def _load(self, reading: Reading) -> Use:
         try:
@@ -223,11 +231,26 @@ def _lock(fd: int, of: str) -> None:
 
 
 def load(spool: Spool, of: str, reading: Reading, *, trusted: bool) -> Use:
-    """Read what was used of a budget, brought forward to `reading`; if unreadable, all of it is used."""
+    """Read what all hosts have used of a budget, brought forward to `reading`; if unreadable, all of it."""
     try:
-        return _read(spool, of, reading, trusted=trusted)[0]
+        use = _read(spool, of, reading, trusted=trusted)[0]
     except OSError:
         return _all_used(of, reading)
+    return _with_others(spool, use, of, reading, trusted=trusted)
+
+
+def _with_others(spool: Spool, use: Use, of: str, reading: Reading, *, trusted: bool) -> Use:
+    """Add what the other hosts have used, if several share a directory; what is unreadable is left out."""
+    if not spool.is_shared:
+        return use
+    from mailer.spool.hosts.neighbours import states  # noqa: PLC0415 - most hosts share nothing
+
+    found: list[Use] = []
+    for data in states(spool, f"{file_name(of)}.json"):
+        with contextlib.suppress(ValueError, RecursionError):
+            other = msgspec.json.decode(data, type=Use)
+            found.append(budget.elsewhere(other, reading, trusted=trusted))
+    return budget.together(use, found)
 
 
 def _read(spool: Spool, of: str, reading: Reading, *, trusted: bool) -> tuple[Use, bool]:

@@ -1,0 +1,30 @@
+"""The spools of the other hosts, for programs that count what all hosts do together."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from mailer.spool.hosts.epochs import Hosts
+from mailer.spool.layout import Spool
+from mailer.spool.state import small_files
+
+
+def others(spool: Spool) -> Iterator[Spool]:
+    """Yield the spools of the other hosts, each open while it is looked at; none if the spool is not shared.
+
+    Those that cannot be opened are left out. Raises OSError if the hosts cannot be listed.
+    """
+    if not spool.is_shared:
+        return
+    with Hosts.open(spool.path.parent) as hosts:
+        names = [name for name in hosts.names() if name != spool.path.name]
+    for name in names:
+        with suppress(OSError), Spool.open_unchecked(spool.path.parent / name) as other:
+            yield other
+
+
+def states(spool: Spool, name: str) -> list[bytes]:
+    """Return what the other hosts have in a file of `state/`; what cannot be read is left out."""
+    found: list[bytes] = []
+    with suppress(OSError):
+        found = [data for each in others(spool) if (data := small_files.read(each, name)) is not None]
+    return found
