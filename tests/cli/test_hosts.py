@@ -165,8 +165,8 @@ def test_a_senders_limit_counts_what_all_hosts_accept(a: Host, b: Host) -> None:
             # From the ledger of a at the start, and then as a accepts more.
             assert [send(b, mark) for mark in ("3", "4")] == [True, True]
             assert send(a, "5")
-            until(lambda: begun(b) == 452, "b to hear of it", 30)
-            until(lambda: begun(a) == 452, "a to hear of the others", 30)
+            until(lambda: begun(b) == 451, "b to hear of it", 60)
+            until(lambda: begun(a) == 451, "a to hear of the others", 60)
     (limit,) = map(json.loads, a.mailer("limits", "--json", under=a.here).stdout.splitlines())
     assert limit["hour"] == 5
 
