@@ -45,7 +45,7 @@ def limits(*, as_json: bool) -> None:
                 f"{count} of {most or 'any'}"
                 for count, most in ((use.hour, use.per_hour), (use.day, use.per_day))
             )
-            sys.stdout.write(f"{use.who}: {hour} this hour, {day} this day{wait}\n")
+            sys.stdout.write(f"{use.whom}: {hour} this hour, {day} this day{wait}\n")
 
 
 def record(use: Use) -> dict[str, object]:

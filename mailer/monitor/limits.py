@@ -24,6 +24,11 @@ class Use(NamedTuple):
     """Seconds until the next message is accepted; 0: now."""
 
     @property
+    def whom(self) -> str:
+        """Whose limits these are, in words: the null sender is `<>`."""
+        return {"*": "everybody", "sender ": "sender <>"}.get(self.who, self.who)
+
+    @property
     def share(self) -> float:
         """The used share of the limit that is closer to exhaustion; 1 is all of it."""
         pairs = ((self.hour, self.per_hour), (self.day, self.per_day))

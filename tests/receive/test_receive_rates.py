@@ -167,7 +167,9 @@ def test_limits_outlast_the_receiver_and_mailer_limits_shows_them(relay: Relay, 
         assert refused.value.smtp_code == 451
         assert re.search(rb"^4\.7\.1 .* in (1h|5\dm\d*s?)$", refused.value.smtp_error)
         client.sendmail("c@example.com", ["b@example.net"], "Subject: 4\r\n\r\n")
+        client.sendmail("", ["b@example.net"], "Subject: 5\r\n\r\n")
     shown = relay.mailer("limits")
     assert "sender a@example.com: 2 of 2 this hour, 2 of 2000 this day  waits " in shown.stdout
-    assert "*: 3 of any this hour, 3 of 10 this day\n" in shown.stdout
+    assert "sender <>: 1 of 2 this hour, 1 of 2000 this day\n" in shown.stdout
+    assert "everybody: 4 of any this hour, 4 of 10 this day\n" in shown.stdout
     assert '"who":"sender c@example.com","hour":1' in relay.mailer("limits", "--json").stdout

@@ -145,11 +145,10 @@ def _limits(uses: Sequence[Use]) -> Iterator[Row]:
         yield Row("")
         yield Row("LIMITS IN USE", TITLE)
     for use in uses[:_MAX_LIMITS]:
-        who = "everybody" if use.who == "*" else use.who
         used = ", ".join(
             f"{count:,} of {most:,} {unit}"
             for count, most, unit in ((use.hour, use.per_hour, "an hour"), (use.day, use.per_day, "a day"))
             if most
         )
         waits = f", waits {words.duration(use.wait)}" if use.wait else ""
-        yield Row(f"{who}: {used}{waits}", Status.DEGRADED.value if use.wait else PLAIN)
+        yield Row(f"{use.whom}: {used}{waits}", Status.DEGRADED.value if use.wait else PLAIN)

@@ -210,7 +210,7 @@ def _limits(uses: tuple[Use, ...]) -> Markup:
     rows = (
         fill(
             '<tr><th scope="row">{who}{wait}</th><td class="n">{hour}</td><td class="n">{day}</td></tr>\n',
-            who="everybody" if use.who == "*" else use.who,
+            who=use.whom,
             hour=_used(use.hour, use.per_hour),
             day=_used(use.day, use.per_day),
             wait=fill(' <span class="degraded">waits {time}</span>', time=words.duration(use.wait))
