@@ -12,7 +12,14 @@ from mailer.cli import loop
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line, tell
-from mailer.cli.setup import acting_as_owner, configuration, open_log, operator_name, program_spool
+from mailer.cli.setup import (
+    acting_as_owner,
+    configuration,
+    keeping_lease,
+    open_log,
+    operator_name,
+    program_spool,
+)
 from mailer.config.load import Loaded
 from mailer.mail.reply import Reply, printable
 from mailer.maillog.events import Level
@@ -152,8 +159,9 @@ async def _take_over(loaded: Loaded, queue: "Queue", names: list[str], listing: 
             committer = Committer(spool).start()
             context = context_for(loaded, spool, committer, log)
         try:
-            for name in names:
-                listing.show(name, *await _take(loaded, spool, context, queue, name))
+            with keeping_lease(spool, log):
+                for name in names:
+                    listing.show(name, *await _take(loaded, spool, context, queue, name))
         finally:
             committer.close()
 

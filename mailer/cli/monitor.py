@@ -11,7 +11,7 @@ from mailer.cli.hangup import postpone
 from mailer.cli.options import config_option, examples, log_format_option, parent_option
 from mailer.cli.program import system_words
 from mailer.cli.service_manager import ServiceManager
-from mailer.cli.setup import acting_as_owner, become_owner, command_context, configuration
+from mailer.cli.setup import acting_as_owner, become_owner, command_context, configuration, program_spool
 from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError
@@ -77,7 +77,7 @@ def monitor(port: int | None, parent: int | None, *, only_link: bool) -> Exit:
 
     with acting_as_owner(config.spool_dir):
         try:
-            spool = Spool.open(config.spool_dir)
+            spool = program_spool(config, Spool.open)
         except NotMade as error:
             # 75 makes a service manager start the monitor again: the receiver may be making the spool now.
             raise Failure(Exit.TEMPORARY, system_words(error)) from error

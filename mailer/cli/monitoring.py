@@ -22,7 +22,7 @@ from mailer.cli.loop import run as run_loop
 from mailer.cli.outlook import outlook
 from mailer.cli.output import tell
 from mailer.cli.service_manager import ServiceManager
-from mailer.cli.setup import program_log
+from mailer.cli.setup import keeping_lease, program_log
 from mailer.cli.watchdog import Vitals
 from mailer.config import checks
 from mailer.config.load import Loaded, load
@@ -92,7 +92,9 @@ async def _serve(loaded: Loaded, spool: Spool, site: Site, manager: ServiceManag
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     listen(loop, lambda: end() if terminal.gone else hung_up.set())
-    with Registration(spool, "mailer monitor", str(loaded.path)) as entry:
+    log = program_log(loaded.config, spool, Level.NOTICE)
+    registered = Registration(spool, "mailer monitor", str(loaded.path))
+    with keeping_lease(spool, log), registered as entry:
         await _Observer(loaded, spool, entry, manager).observe(site, stop, hung_up)
 
 

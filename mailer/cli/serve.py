@@ -8,7 +8,14 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, log_format_option, parent_option
-from mailer.cli.setup import acting_as_owner, become_owner, configuration, open_log, program_spool
+from mailer.cli.setup import (
+    acting_as_owner,
+    become_owner,
+    configuration,
+    keeping_lease,
+    open_log,
+    program_spool,
+)
 from mailer.config.load import Loaded
 from mailer.spool.layout import Spool
 
@@ -87,6 +94,7 @@ async def _serve_one(
     become_owner(loaded.config.spool_dir)
     committer.start()
     try:
-        await serve_one(context, connection, PeerIds(*ids))
+        with keeping_lease(spool, log):
+            await serve_one(context, connection, PeerIds(*ids))
     finally:
         committer.close()

@@ -5,7 +5,7 @@ import os
 import pwd
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -23,7 +23,7 @@ from mailer.mail.reply import printable
 from mailer.maillog.events import Level, MailLog
 from mailer.maillog.ledger import Ledger
 from mailer.maillog.stderr import Format, stderr_sink
-from mailer.spool.layout import DIRECTORIES, LOG, TRACES, Spool, SpoolError
+from mailer.spool.layout import DIRECTORIES, LOG, TRACES, Spool, SpoolError, is_of_hosts
 from mailer.spool.state.pause import describe, read_pause
 
 
@@ -65,6 +65,19 @@ def command_context(loaded: Loaded | None = None, *, http: bool = False) -> Iter
             if isinstance(error.filename, str) and error.filename.partition("/")[0] in DIRECTORIES:
                 error.filename = str(spool.path / error.filename)
             raise
+
+
+@contextmanager
+def changing_context(loaded: Loaded | None = None) -> Iterator[CommandContext]:
+    """Open the spool, as `command_context` does, for a command that changes messages.
+
+    Raises:
+        Failure, SpoolError: also if another host has taken the spool over, or does so meanwhile.
+    """
+    with command_context(loaded) as context:
+        take_lease(context.config, context.spool)
+        with keeping_lease(context.spool, context.log):
+            yield context
 
 
 def program_log(config: Config, spool: Spool, level: Level) -> MailLog:
@@ -125,19 +138,50 @@ def make_spool(path: Path) -> Spool:
         raise Failure(Exit.CANNOT_CREATE, f"{path}: the spool cannot be made: {error.strerror}") from error
 
 
-def program_spool(config: Config) -> Spool:
+def program_spool(config: Config, opened: Callable[[Path], Spool] = make_spool) -> Spool:
     """Open the spool of this host, for a program that accepts or sends mail, and may be the first to use it.
 
-    If several hosts share `spoolDir`, take the lease on this host's part; `lease.keep` renews it.
+    If several hosts share `spoolDir`, take the lease on this host's part; `keeping_lease` renews it.
+
+    Args:
+        config: of this host.
+        opened: opens the spool; by default it may make it.
 
     Raises:
-        Failure, SpoolError: as `make_spool`; or another host has taken the spool over.
+        Failure, SpoolError: as `opened`; or another host has taken the spool over.
     """
-    if config.shared_dir is None:
-        return make_spool(config.spool_dir)
-    from mailer.cli.lease import taken  # noqa: PLC0415 - most hosts share nothing
+    if config.shared_dir is not None:
+        from mailer.cli.lease import taken  # noqa: PLC0415 - most hosts share nothing
 
-    return taken(config)
+        return taken(config, opened)
+    spool = opened(config.spool_dir)
+    try:
+        take_lease(config, spool)
+    except Failure:
+        spool.close()
+        raise
+    return spool
+
+
+def take_lease(config: Config, spool: Spool) -> None:
+    """Take the lease on an open spool, if it is that of one of several hosts.
+
+    Raises:
+        Failure: it is not this host's.
+        SpoolError: another host has taken it over.
+        OSError: the filesystem that the hosts share does not answer.
+    """
+    if config.shared_dir is not None and os.path.samestat(os.fstat(spool.root), config.spool_dir.stat()):
+        from mailer.cli.lease import take  # noqa: PLC0415 - as above
+
+        take(config, spool)
+    elif is_of_hosts(spool.root):
+        path = spool.path.absolute()
+        raise Failure(
+            Exit.CONFIG,
+            f"{path} is the spool of one of several hosts (mailer guide several-hosts), which alone may "
+            f'change it, with "spoolDir": "{path.parent}" and "host": "{path.name}"',
+        )
 
 
 @contextmanager

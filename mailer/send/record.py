@@ -172,7 +172,8 @@ class Record:
 
     def commit(self, recipients: Sequence[Recipient], hop: str) -> None:
         """Prepare for the final dot: reserve room for the outcome, and record that it is about to be sent."""
-        if lease := self.claim.locked.spool.lease:
+        lease = self.claim.locked.spool.lease
+        if lease:
             lease.check()
         to = tuple(map(_address, recipients))
         now = self.context.clock()
@@ -188,6 +189,8 @@ class Record:
         if self.context.hold_uncertain:
             # After a power cut only this policy needs the line; under `retry` it would change nothing.
             self.claim.locked.sync()
+        if lease:
+            lease.check()  # A filesystem over a network may have kept the write waiting for minutes.
 
     def _room(self, recipients: Sequence[Recipient], hop: str) -> dict[str, int]:
         """Return how many journal octets the outcome of one final dot may take, by recipient.

@@ -77,8 +77,10 @@ class LockedMessage:
             Gone: it was moved on.
             Busy: another process, or another part of this one, holds its lock.
             Unsafe: it is something that the spool would not have written.
-            OSError: as open(2), such as EMFILE.
+            OSError: as open(2), such as EMFILE; or the lease on the spool has ended (`hosts.lease`).
         """
+        if spool.lease:
+            spool.lease.check()
         path = spot.path
         try:
             fd = os.open(path, _FLAGS, dir_fd=spool.root)

@@ -5,7 +5,6 @@ A machine is a mount namespace with its own /etc/machine-id; the directory that 
 
 import json
 import signal
-import smtplib
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -14,43 +13,13 @@ from pathlib import Path
 
 import pytest
 from outbound.hostile import HANG, Server, reached
+from testbed.hosts import Host, deliveries, send
 from testbed.http_client import ask
 from testbed.machines import machine
 from testbed.ports import LOOPBACK
-from testbed.relay import Relay
 from testbed.waiting import until
 
 from mailer.cli.exits import Exit
-
-
-class Host(Relay):
-    """The relay of one of several hosts, on a machine of its own."""
-
-    def __init__(self, directory: Path, name: str, shared: Path, hop: int) -> None:
-        directory.mkdir()
-        super().__init__(
-            directory,
-            {
-                "spoolDir": str(shared),
-                "host": name,
-                "forwardSMTP": True,
-                "forwardProviders": [{"host": LOOPBACK, "port": hop}],
-            },
-        )
-        self.name = name
-        self.spool = shared / name
-        self.here = machine(directory, f"{directory.name}-{name}")
-
-    def hosts(self, *arguments: str) -> tuple[int, str, str]:
-        """Run `mailer hosts ARGUMENTS` on this machine; return its exit code and what it printed."""
-        done = self.mailer("hosts", *arguments, under=self.here)
-        return done.returncode, done.stdout, done.stderr
-
-    def rows(self) -> dict[str, dict[str, object]]:
-        """What `mailer hosts --json` says of each host."""
-        code, said, _ = self.hosts("--json")
-        assert code == 0
-        return {row["host"]: row for row in map(json.loads, said.splitlines())}
 
 
 @pytest.fixture
@@ -76,27 +45,10 @@ def b(tmp_path: Path, shared: Path, hop: Server) -> Host:
     return Host(tmp_path / "b", "b", shared, hop.port)
 
 
-def send(host: Host, mark: str) -> bool:
-    """Submit a message; tell whether it was accepted."""
-    try:
-        with host.connect() as client:
-            client.sendmail("app@example.com", ["bob@example.net"], f"Subject: {mark}\r\n\r\nhello\r\n")
-    except (OSError, smtplib.SMTPException):
-        return False
-    return True
-
-
 def begun(host: Host) -> int:
     """Return the code of the reply to MAIL."""
     with host.connect() as client:
         return client.mail("app@example.com")[0]
-
-
-def deliveries(hop: Server, *, accepted: bool = True) -> Counter[str]:
-    """How often the hop has taken each message, by its subject; or got its final dot and did not take it."""
-    seen = (message for message in hop.messages if message.accepted == accepted)
-    lines = (line for message in seen for line in message.body.splitlines())
-    return Counter(line[9:].decode() for line in lines if line.startswith(b"Subject: "))
 
 
 def test_no_program_works_on_a_directory_that_its_host_has_not_joined(a: Host, b: Host, shared: Path) -> None:

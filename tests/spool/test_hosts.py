@@ -1,11 +1,13 @@
 """Hosts that share a directory: epochs, leases, and the takeover of a spool, with times given as values."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from testbed.waiting import until
 
 from mailer.mail.clock import Clocks
 from mailer.spool.hosts import epochs
@@ -22,7 +24,8 @@ from mailer.spool.hosts.lease import (
     required,
     set_draining,
 )
-from mailer.spool.layout import HOSTS, Spool, SpoolError, is_of_hosts
+from mailer.spool.layout import HOSTS, Place, Spool, SpoolError, Spot, is_of_hosts
+from mailer.spool.locked_message import Gone, LockedMessage
 
 A, B, C = Machine("a", "a" * 20), Machine("b", "b" * 20), Machine("c", "c" * 20)
 WORD = Grounds("ann", "switched off")
@@ -288,6 +291,65 @@ def test_a_program_that_stops_within_its_lease_does_not(join: Callable[[Machine]
         left = list(wait_until_quiet(spool, time.clocks(), sleep))
         assert left[0] == pytest.approx(LEASE + MARGIN)
         assert left == sorted(left, reverse=True)
+
+
+def descriptors() -> list[Path]:
+    """The open files of this process."""
+    return sorted(Path("/proc/self/fd").iterdir())
+
+
+def test_a_lease_that_was_lost_is_ended_once_and_closes_no_file_of_others(
+    hosts: Hosts, join: Callable[[Machine], Spool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program ends it, and then closes the spool, which ends it, too."""
+    monkeypatch.setattr("mailer.spool.hosts.lease.RENEW_EVERY", 0.01)
+    with join(A) as spool:
+        opened = descriptors()
+        lease = lease_of(spool, A, Uptime().clocks())
+        lease.renew()
+        spool.lease = lease
+        claim(hosts, "a", B, WORD, 0.0)
+        lost = threading.Event()
+        lease.keep(lambda _: lost.set())
+        assert lost.wait(60)
+        until(lambda: descriptors() == opened, "the thread to close what it used")
+        with (spool.path / "others").open("w"):
+            lease.end()
+            lease.end()
+            assert len(descriptors()) == len(opened) + 1
+
+
+def test_a_host_that_takes_a_spool_over_holds_a_lease_there(
+    hosts: Hosts, join: Callable[[Machine], Spool]
+) -> None:
+    """So it stops before a third one begins; and it refuses nothing because the dead host was drained."""
+    time = Uptime()
+    with join(A) as spool:
+        set_draining(spool, wanted=True)
+        claim(hosts, "a", B, WORD, 0.0)
+        lease = Lease(spool, Hosts.open(spool.path.parent), B, time.clocks(), "a")
+        lease.renew()
+        lease.check()
+        assert not lease.draining
+        claim(hosts, "a", C, WORD, 0.0)
+        with pytest.raises(NoLease, match="was taken over by c"):
+            lease.renew()
+        assert [name for name, _ in records(spool)] == ["lease-11111111"]
+        lease.forget()
+        assert list(records(spool)) == []
+
+
+def test_without_a_lease_no_message_is_locked(join: Callable[[Machine], Spool]) -> None:
+    """A lock may mean nothing to the host that has the spool now."""
+    time = Uptime()
+    with join(A) as spool:
+        spool.lease = lease = lease_of(spool, A, time.clocks())
+        lease.renew()
+        with pytest.raises(Gone):
+            LockedMessage.lock(spool, Spot(Place.NEW, "01"))
+        time.now += LEASE
+        with pytest.raises(NoLease, match="has ended"):
+            LockedMessage.lock(spool, Spot(Place.NEW, "01"))
 
 
 def test_a_cloned_machine_is_noticed_by_both(join: Callable[[Machine], Spool]) -> None:

@@ -12,6 +12,7 @@ from mailer.cli import drops, loop
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit
 from mailer.cli.hosts import opened, shared
+from mailer.cli.lease import kept, take
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import tell
 from mailer.cli.setup import CommandContext, become_owner, configuration, open_log, operator_name
@@ -84,7 +85,11 @@ def adopt(host: str, *, off: bool, ceph: str | None, as_json: bool) -> Exit:
         epoch = claim(hosts, host, machine, Grounds(operator, evidence), time.time())
         with Spool.open(config.shared_dir / host) as spool:
             quiet(spool, host)
-            code = _take_over(loaded, spool, operator, as_json=as_json)
+            # Another host may adopt the same spool, if this one is declared dead meanwhile.
+            lease = take(config, spool, host)
+            with kept(lease, open_log(spool, Level.WARNING)):
+                code = _take_over(loaded, spool, operator, as_json=as_json)
+            lease.forget()
             if left := mail_in(spool):
                 tell(
                     sys.stderr,

@@ -9,7 +9,7 @@ from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line, tell
-from mailer.cli.setup import CommandContext, command_context
+from mailer.cli.setup import CommandContext, changing_context, command_context
 from mailer.mail import clock
 from mailer.mail.reply import printable
 from mailer.send.backoff import Backoff
@@ -41,7 +41,7 @@ def sweep(*, dry_run: bool, as_json: bool) -> None:
     Every run of mailer-send does this; the command is for watching it.
     """
     now = time.time()
-    with command_context() as context:
+    with command_context() if dry_run else changing_context() as context:
 
         def on_skip(spot: Spot, reason: str) -> None:
             context.log.warning("skipped", path=spot.path, reason=reason)

@@ -13,7 +13,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import examples
 from mailer.cli.output import json_line, tell
 from mailer.cli.program import system_words
-from mailer.cli.setup import CommandContext, command_context, configuration
+from mailer.cli.setup import CommandContext, changing_context, command_context, configuration
 from mailer.cli.spool.other_spool import place_of, started_by_caller, started_here
 from mailer.cli.spool.selection import Filter, locate_here
 from mailer.cli.spool.verbs import Order, bulk
@@ -103,7 +103,8 @@ def move(  # noqa: PLR0913 - one for each option
     order = Order(ids, everything or (resume and not ids), dry_run, as_json, wanted)
     order.check()
     loaded = configuration()
-    with started_by_caller(via, dry_run=dry_run) as child, command_context(loaded) as context:
+    opened = command_context if dry_run else changing_context
+    with started_by_caller(via, dry_run=dry_run) as child, opened(loaded) as context:
         moves = Moves(context, order, resumes=resume)
         event = "taken" if take else "moved"
         if dry_run:

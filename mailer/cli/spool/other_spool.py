@@ -14,7 +14,7 @@ from mailer.cli.children import child_argv, end_with
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, parent_option
 from mailer.cli.program import system_words
-from mailer.cli.setup import become_owner, configuration, make_spool, open_log
+from mailer.cli.setup import become_owner, configuration, keeping_lease, make_spool, open_log, take_lease
 from mailer.config.load import Loaded
 from mailer.maillog.events import Level
 from mailer.spool.handover.alone import Occupied, alone
@@ -83,6 +83,7 @@ def receive_moved(*, directory: Path | None, parent: int | None) -> None:
     become_owner(path)
     end_with(parent)
     with make_spool(path) as spool:
+        take_lease(config, spool)
         try:
             here = Greeting(place_of(spool), identity(spool.root))
         except OSError as error:
@@ -93,7 +94,7 @@ def receive_moved(*, directory: Path | None, parent: int | None) -> None:
             log.message("arrived", id=message_id, to=to)
 
         try:
-            with alone(spool):
+            with keeping_lease(spool, log), alone(spool):
                 serve(
                     spool,
                     Pipe(0, 1),

@@ -15,7 +15,14 @@ from mailer.cli.arguments import MessageId
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of, parent_option
 from mailer.cli.output import json_line, tell
-from mailer.cli.setup import acting_as_owner, become_owner, configuration, open_log, operator_name
+from mailer.cli.setup import (
+    acting_as_owner,
+    become_owner,
+    configuration,
+    open_log,
+    operator_name,
+    program_spool,
+)
 from mailer.cli.spool.selection import locate
 from mailer.config.load import Loaded
 from mailer.mail.address import check_address
@@ -155,7 +162,7 @@ class _Replay:
         path = loaded.config.spool_dir
         with ExitStack() as stack:
             with acting_as_owner(path):
-                spool = stack.enter_context(Spool.open(path))
+                spool = stack.enter_context(program_spool(config, Spool.open))
             log = open_log(spool, Level.WARNING, keep=float(loaded.config.log_retention))
             committer = Committer(spool)
             # The users file may be readable by root alone. Nothing was written yet, and no thread runs.

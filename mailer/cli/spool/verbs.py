@@ -18,7 +18,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line, tell
 from mailer.cli.program import system_words
-from mailer.cli.setup import CommandContext, command_context
+from mailer.cli.setup import CommandContext, changing_context, command_context
 from mailer.cli.spool.selection import Filter, filters, locate, locate_here
 from mailer.mail.reply import printable
 from mailer.spool import words
@@ -198,7 +198,7 @@ def _run(
     order = Order(ids, everything, dry_run, as_json, Filter(**asked))
     order.check()
     results: Counter[Result] = Counter()
-    with command_context() as context:
+    with command_context() if dry_run else changing_context() as context:
         # Resolve all ids before touching the first message: a mistyped id must not leave half the work done.
         targets = [locate_here(context, prefix) for prefix in order.ids]
         chosen = iter(dict.fromkeys(targets)) if targets else _chosen(context, order.wanted, verb.places)

@@ -52,15 +52,20 @@ class NoLease(SpoolError):
 class Lease:
     """This program's right to accept and send mail in the spool of its host."""
 
-    def __init__(self, spool: Spool, hosts: Hosts, machine: Machine, clocks: Clocks) -> None:
+    def __init__(
+        self, spool: Spool, hosts: Hosts, machine: Machine, clocks: Clocks, adopted: str = ""
+    ) -> None:
         """Prepare; `renew` takes the lease.
 
         Args:
-            spool: the host's own.
+            spool: the host's own, or one that it is taking over.
             hosts: who may use it; closed by this object.
             machine: this machine.
             clocks: its clocks. The lease counts seconds since boot, also while the host is suspended.
+            adopted: the host whose spool it is taking over; empty: it is its own.
         """
+        self._adopted = adopted
+        self._host = adopted or machine.host
         self._spool = spool
         self._hosts = hosts
         self._machine = machine
@@ -97,15 +102,15 @@ class Lease:
         """
         began = self._now()
         self._beat()
-        epoch = self._hosts.latest(self._machine.host)
+        epoch = self._hosts.latest(self._host)
         if epoch is None or not epoch.is_of(self._machine):
-            self.lost = lost(epoch, self._machine.host)
+            self.lost = lost(epoch, self._host)
             raise NoLease(self.lost)
         if twin := self._twin(began):
             self._until = float("-inf")
             self._why = twin
             raise NoLease(twin)
-        self.draining = is_draining(self._spool)
+        self.draining = not self._adopted and is_draining(self._spool)
         self._until = began + LEASE
 
     def keep(self, on_lost: Callable[[str], None]) -> None:
@@ -118,20 +123,27 @@ class Lease:
         self._thread.start()
 
     def _keep(self, on_lost: Callable[[str], None]) -> None:
-        while not self._ending.wait(RENEW_EVERY):
-            try:
-                self.renew()
-            except OSError as error:
-                if self.lost:
-                    on_lost(self.lost)
-                    return
-                self._why = error.strerror or str(error)
+        with self._hosts:
+            while not self._ending.wait(RENEW_EVERY):
+                try:
+                    self.renew()
+                except OSError as error:
+                    if self.lost:
+                        if not self._ending.is_set():
+                            on_lost(self.lost)
+                        return
+                    self._why = error.strerror or str(error)
 
     def end(self) -> None:
         """End the renewal; what the program does from here on needs no lease."""
+        if self._thread is None and not self._ending.is_set():
+            self._hosts.close()  # Otherwise the thread does, which may hang in a call just now.
         self._ending.set()
-        if self._thread is None or not self._thread.is_alive():
-            self._hosts.close()
+
+    def forget(self) -> None:
+        """Remove the record: this machine has no more to do in a spool that it took over; raises OSError."""
+        with self._spool.directory(STATE) as directory, suppress(FileNotFoundError):
+            os.unlink(self._file, dir_fd=directory)
 
     def _beat(self) -> None:
         """Write to the host's own directory, and have the storage confirm it; raises OSError."""
@@ -244,13 +256,20 @@ def is_draining(spool: Spool) -> bool:
     return small_files.read_if_any(spool, _DRAINING) is not None
 
 
-def required(hosts: Hosts, machine: Machine, path: Path) -> None:
-    """Refuse to use a host's spool if it is not this machine's.
+def required(hosts: Hosts, machine: Machine, path: Path, adopted: str = "") -> None:
+    """Refuse to use a spool if it is not this machine's.
+
+    Args:
+        hosts: who may use which.
+        machine: this machine.
+        path: the spool, for the text.
+        adopted: the host whose spool it has taken over; empty: it is its own.
 
     Raises:
         NoLease: it is not; the text says why, and what to do.
         OSError: it is unknown.
     """
-    epoch = hosts.latest(machine.host)
+    host = adopted or machine.host
+    epoch = hosts.latest(host)
     if epoch is None or not epoch.is_of(machine):
-        raise NoLease(f"{path}: {lost(epoch, machine.host)}")
+        raise NoLease(f"{path}: {lost(epoch, host)}")
