@@ -103,7 +103,7 @@ def in_the_lab(
             assert not any(said.values()), said
     found = []
     with _all(
-        {s: ("check", str(at[s]), str(cuts), str(_SEED), str(drained)) for s in scenes}, directory
+        {s: ("check", str(at[s]), str(cuts), str(_SEED), str(drained), "inf") for s in scenes}, directory
     ) as said:
         for scene in scenes:
             *findings, last = map(json.loads, said[scene].splitlines())

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from itertools import count, product
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from testbed.filesystem import FILE_SYSTEMS
 from fault_runs import record
 
 _IMAGES = 1000
-"""Of one recording at most, and what is lost when a run is ended; then the scene is played anew."""
+"""Of one recording at most, and what is lost when a run is killed; then the scene is played anew."""
 _DRAINED = 100
 """Of these at most; see `power_cuts.lab.check`."""
 _OTHERS_FIRST = ("nice", "-n", "19")
@@ -54,6 +55,7 @@ class Batch:
         return _state() / f"{self.system.replace(' ', '-')}-{self.scene}-{self.number}"
 
 
+@cache
 def _state() -> Path:
     return record.STATE / "power-cuts" / record.version()
 
@@ -121,7 +123,7 @@ def _images(system: str, done: Sequence[Batch]) -> int:
 
 
 def _cut(batch: Batch, playing: threading.Semaphore, judging: threading.Semaphore, end: float) -> Batch:
-    """Play a scene, cut the power of its disk, and see what is left; no images if time is up before that."""
+    """Play a scene, cut the power of its disk, and see what is left, on fewer images when time is up."""
     with playing:
         if time.monotonic() > end:
             return batch
@@ -129,9 +131,9 @@ def _cut(batch: Batch, playing: threading.Semaphore, judging: threading.Semaphor
         batch.directory.mkdir(parents=True)
         _lab("record", batch.scene, batch.system, str(batch.directory))
     with judging:
-        if time.monotonic() > end:
-            return batch
-        *found, last = _lab("check", str(batch.directory), str(_IMAGES), str(batch.number), str(_DRAINED))
+        *found, last = _lab(
+            "check", str(batch.directory), str(_IMAGES), str(batch.number), str(_DRAINED), str(end)
+        )
     for finding in found:
         again = (
             f"--image '{batch.system}' {batch.scene} {batch.number} {finding['evidence'].rpartition('-')[2]}"
@@ -158,7 +160,7 @@ def _lab(*arguments: str) -> list[Any]:
 
 def _again(batch: Batch, cut: int) -> int:
     """Make one image anew, and judge it alone."""
-    *found, _ = _lab("check", str(batch.directory), str(_IMAGES), str(batch.number), "1", str(cut))
+    *found, _ = _lab("check", str(batch.directory), str(_IMAGES), str(batch.number), "1", "inf", str(cut))
     print(*(finding["story"] for finding in found), f"{len(found)} broken promises", sep="\n")
     return 1 if found else 0
 

@@ -1,7 +1,7 @@
 """The power-cut lab: real programs on real file systems, on a disk that logs, cut off at any moment.
 
     power_cuts.lab record SCENE FILESYSTEM DIRECTORY    into an empty directory
-    power_cuts.lab check DIRECTORY COUNT SEED DRAINED [NUMBER]
+    power_cuts.lab check DIRECTORY COUNT SEED DRAINED UNTIL [NUMBER]
                                                         prints a JSON object for each finding, and one more
     power_cuts.lab image DIRECTORY COUNT SEED NUMBER FILE    what the disk had after one of these cuts
 
@@ -118,11 +118,14 @@ def _waited() -> dict[str, float]:
     return waited
 
 
-def check(directory: Path, count: int, seed: int, drained: int, only: int | None = None) -> None:
+def check(
+    directory: Path, count: int, seed: int, drained: int, until: float, only: int | None = None
+) -> None:
     """Make the images of so many cuts, or of one of them, and judge what is there.
 
     On at most `drained` of them the programs are started, and what they make of it is judged, too: the first
-    of each shape, those with a broken promise, and one in `_EVERY`.
+    of each shape, those with a broken promise, and one in `_EVERY`. None is begun after `until`, on
+    CLOCK_MONOTONIC.
     """
     recording = Recording(directory)
     # Another boot than the recording's.
@@ -132,10 +135,13 @@ def check(directory: Path, count: int, seed: int, drained: int, only: int | None
     have_runs_loaded()
     cuts = [cut for cut in recording.cuts(count, seed) if only in {None, cut.number}]
     shapes: set[str] = set()
-    drains = 0
+    drains = judged = 0
     for cut in cuts:
+        if time.monotonic() > until:
+            break
+        judged += 1
         drains += _check(recording, cut, shapes, may_drain=drains < drained)
-    _say(cuts=len(cuts), drained=drains, until=recording.span[1] - recording.span[0])
+    _say(cuts=judged, drained=drains, until=recording.span[1] - recording.span[0])
 
 
 def _check(recording: Recording, cut: Cut, shapes: set[str], *, may_drain: bool) -> bool:
@@ -193,8 +199,8 @@ def _main(verb: str, *arguments: str) -> None:
         recording = Recording(Path(directory))
         recording.build(recording.cuts(int(count), int(seed))[int(number)], Path(image))
     else:
-        directory, *numbers = arguments
-        check(Path(directory), *map(int, numbers))
+        directory, count, seed, drained, until, *only = arguments
+        check(Path(directory), int(count), int(seed), int(drained), float(until), *map(int, only))
 
 
 if __name__ == "__main__":
