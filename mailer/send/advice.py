@@ -264,6 +264,10 @@ _DNS = (
     "Our name server does not answer: repair it, or name another one in `dns.nameservers` (or in "
     "/etc/resolv.conf); sending resumes by itself."
 )
+_DENIES_ALL = (
+    "Our name server says of every name that it does not exist, so the fault is its own: repair it, or name "
+    "another one in `dns.nameservers` (or in /etc/resolv.conf); sending resumes by itself."
+)
 _NAMES = "It is about the DNS of the recipient's domain: is the address right? Its owner can fix it."
 _PROVIDER = (
     "{name} was not reached: are `host` and `port` in $.forwardProviders right, does a firewall let us out? "
@@ -284,8 +288,8 @@ _SERVFAIL = (
     "owner can fix it; sending resumes by itself."
 )
 _MISSPELT = (
-    "DNS knows no such host: correct `host` in $.forwardProviders ({name}), then type `mailer reload`; "
-    "sending resumes by itself."
+    "DNS knows no such host: correct `host` in $.forwardProviders ({name}), then type `mailer reload`. If it "
+    "is right, DNS is at fault, the provider's or ours; sending resumes by itself."
 )
 _CERTIFICATE = (
     "Its certificate is not one for that name by an authority that we trust: `host` in $.forwardProviders "
@@ -363,6 +367,7 @@ _OUR_DOMAIN = (
 )
 _NO_REPLY: tuple[tuple[str, str, str], ...] = (
     ("SERVFAIL", _SERVFAIL, _SERVFAIL),
+    ("deny every name", _DENIES_ALL, _DENIES_ALL),
     ("name server|resolv", _DNS, _DNS),
     ("service not known|no address associated", _MISSPELT, _NAMES),
     (r"^\$\.", _NO_LOGIN, ""),

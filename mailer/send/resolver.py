@@ -42,6 +42,9 @@ _MAX_ALIASES = 8
 """The most CNAMEs to follow. RFC 1034 3.6.2 sets no limit; Postfix stops at 10 and BIND at 16."""
 
 
+DENIES_ALL = "name servers deny every name (NXDOMAIN)"
+
+
 class NoSuchName(LookupError):
     """The name does not exist (NXDOMAIN)."""
 
@@ -126,8 +129,13 @@ class DnsResolver:
 
     def _servers(self) -> str:
         """Return the names of the servers that are asked, for error messages."""
-        asked = (s for s in self._dns.nameservers if isinstance(s, dns.nameserver.AddressAndPortNameserver))
-        return ", ".join(_named(server.address, server.port) for server in asked)
+        # Those of resolv.conf are addresses.
+        return ", ".join(
+            _named(server.address, server.port)
+            if isinstance(server, dns.nameserver.AddressAndPortNameserver)
+            else str(server)
+            for server in self._dns.nameservers
+        )
 
     async def mail_exchangers(self, domain: str) -> list[tuple[int, str]]:
         """See `Resolver`."""
@@ -167,6 +175,10 @@ class DnsResolver:
         for _ in range(_MAX_ALIASES):
             try:
                 answer = await self._dns.resolve(_absolute(name), kind, search=False)
+            except dns.resolver.NXDOMAIN:
+                if await self._denies_the_root():
+                    raise LookupFailed(f"{DENIES_ALL} ({self._servers()})") from None
+                raise
             except dns.resolver.NoAnswer as none:
                 response: dns.message.QueryMessage = none.kwargs["response"]
                 target = response.resolve_chaining().canonical_name.to_text()
@@ -176,6 +188,19 @@ class DnsResolver:
             else:
                 return [_text(record) for record in answer]
         raise LookupFailed(f"more than {_MAX_ALIASES} aliases (CNAME)")
+
+    async def _denies_the_root(self) -> bool:
+        """Return whether the servers say NXDOMAIN of the root, too, which exists: they say it of every name.
+
+        A captive portal or a forwarder that has lost its own servers does so, and all mail would bounce.
+        """
+        try:
+            await self._dns.resolve(dns.name.root, "SOA", search=False)
+        except dns.resolver.NXDOMAIN:
+            return True
+        except (dns.exception.DNSException, OSError, EOFError):
+            return False
+        return False
 
 
 def _absolute(name: str) -> dns.name.Name:
@@ -206,6 +231,8 @@ async def _translated(ask: Callable[[], Awaitable[list[str]]], servers: Callable
     """Turn dnspython's exceptions into NoSuchName and LookupFailed; `servers` returns the servers asked."""
     try:
         return await ask()
+    except LookupFailed:
+        raise
     except dns.resolver.NXDOMAIN as error:
         raise NoSuchName("the domain does not exist (NXDOMAIN)") from error
     except dns.resolver.NoNameservers as error:

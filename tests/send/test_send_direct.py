@@ -67,7 +67,7 @@ def test_a_domain_that_does_not_exist_bounces(relay, internet):
     assert "550 5.1.2 nowhere.test: the domain does not exist (NXDOMAIN)" in words(message)
 
 
-@pytest.mark.parametrize("fault", ["broken", "silent"])
+@pytest.mark.parametrize("fault", ["broken", "silent", "denies_all"])
 def test_dns_trouble_waits_and_never_falls_to_the_address_record(relay, internet, fault):
     setattr(internet.dns, fault, True)
     server = internet.server(MX2)

@@ -51,6 +51,8 @@ class NameServer:
         """Answers nothing."""
         self.broken = False
         """Answers SERVFAIL."""
+        self.denies_all = False
+        """Answers NXDOMAIN about every name, also about the root."""
         self.silent_for: set[tuple[str, str]] = set()
         """(name, type) that it answers nothing about."""
         self.broken_for: set[tuple[str, str]] = set()
@@ -104,14 +106,16 @@ class NameServer:
             return b""
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA | dns.flags.AA
-        if self.broken or (name, kind) in self.broken_for:
+        if self.denies_all:
+            response.set_rcode(dns.rcode.NXDOMAIN)
+        elif self.broken or (name, kind) in self.broken_for:
             response.set_rcode(dns.rcode.SERVFAIL)
         elif texts := self.zone.get((name, kind)):
             response.answer = [dns.rrset.from_text(question.name, self.ttl, "IN", kind, *texts)]
         elif alias := self.zone.get((name, "CNAME")):
             # Only the alias, as a server that is no authority for its target answers.
             response.answer = [dns.rrset.from_text(question.name, self.ttl, "IN", "CNAME", *alias)]
-        elif all(known != name for known, _ in self.zone):
+        elif question.name != dns.name.root and all(known != name for known, _ in self.zone):
             response.set_rcode(dns.rcode.NXDOMAIN)
         return response.to_wire(max_size=limit, prefer_truncation=True)
 
