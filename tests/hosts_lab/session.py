@@ -15,7 +15,7 @@ from testbed.waiting import until
 
 from hosts_lab.ground import Ground
 from hosts_lab.host import CONCURRENCY, SESSIONS, Host
-from hosts_lab.judge import Fault, Verdict, judge
+from hosts_lab.judge import FENCED_AFTER, Fault, Verdict, judge
 from hosts_lab.load import Client, Flow, read, uptime
 from mailer.cli.exits import Exit
 
@@ -23,6 +23,8 @@ _TESTS = Path(__file__).parents[1]
 NAMES = ("a", "b", "c")
 _BACKLOG = 400
 _DRAINED_WITHIN = 300.0
+_NOTICED_WITHIN = 2.0
+"""Seconds until we have seen that an epoch began."""
 _ADOPTED_AFTER = 3
 """Times that `adopt` is typed until all mail of a dead host must be moved."""
 
@@ -158,6 +160,10 @@ class Session:
                     if line.startswith("waiting") and times == 1:
                         fault.epoch = uptime()
             if times == 1:
+                if uptime() < fault.epoch + FENCED_AFTER - _NOTICED_WITHIN:
+                    self.wrong.append(
+                        f"adopt did not wait until the programs must have stopped, after {fault}"
+                    )
                 self._awake(fault, victim)
             if run.returncode == 0:
                 return times

@@ -747,4 +747,29 @@ DEFECTS = (
         "PATIENCE = 600.0",
         ("send/test_send_behind.py",),
     ),
+    # Several hosts.
+    Defect(
+        "lease-never-ends",
+        "a host that was suspended sends mail that another one has taken over",
+        "spool/hosts/lease.py",
+        "        if self._now() >= self._until or self.lost:",
+        "        if self._now() < 0:",
+        ("end_to_end/test_hosts_lab.py",),
+    ),
+    Defect(
+        "adopted-at-once",
+        "a host takes a spool over while its programs still accept and send",
+        "spool/hosts/adoption.py",
+        "    until = clocks.uptime() + LEASE + MARGIN",
+        "    until = clocks.uptime()",
+        ("end_to_end/test_hosts_lab.py",),
+    ),
+    Defect(
+        "epoch-not-seen",
+        "a host that is declared off and is not accepts mail that nobody sends",
+        "spool/hosts/lease.py",
+        "        if epoch is None or not epoch.is_of(self._machine):\n            self.lost",
+        "        if epoch is None:\n            self.lost",
+        ("spool/test_hosts.py",),
+    ),
 )
