@@ -124,7 +124,8 @@ def routes(context: MonitorContext) -> tuple[Route, ...]:
     async def ready(_: Asked) -> Answer:
         checks = {"spool": await probe.result()}
         if checks["spool"].status is Status.OK:
-            if context.config.host and is_draining(context.spool):
+            draining = context.config.host != "" and await asyncio.to_thread(is_draining, context.spool)
+            if draining:
                 checks["host"] = Check(Status.FAILING, "this host is being taken down (mailer hosts drain)")
             reading = await context.reading()
             checks["disk_space"] = _disk_space(reading, context.config)

@@ -15,7 +15,7 @@ SILENT = 600.0
 
 
 def troubles(shared: Path, host: str, now: float) -> Iterator[tuple[str, bool]]:
-    """Yield what is wrong with each other host, and whether mail waits there that nobody sends.
+    """Yield what is wrong with each other host, and whether mail waits, or may wait, there that nobody sends.
 
     Args:
         shared: the directory that the hosts share.
@@ -27,14 +27,30 @@ def troubles(shared: Path, host: str, now: float) -> Iterator[tuple[str, bool]]:
     """
     with Hosts.open(shared) as hosts:
         for name in hosts.names():
-            if name != host and (epoch := hosts.latest(name)):
-                with Spool.open_unchecked(shared / name) as spool:
-                    waits = has_mail(spool)
-                    last = clock.seconds(renewed(spool) or epoch.at)
-                if not epoch.owner and waits:
-                    yield f"{name} has left, and mail waits there: mailer hosts adopt {name}", True
-                elif epoch.owner and epoch.owner_host != name:
-                    yield f"{epoch.owner_host} has not finished mailer hosts adopt {name}", waits
-                elif epoch.owner and now - last > SILENT:
-                    since = f"{name} has been silent for {words.duration(now - last)}"
-                    yield f"{since}{', and mail waits there' if waits else ''}", waits
+            if name == host:
+                continue
+            try:
+                yield from _troubles_of(hosts, name, now)
+            except FileNotFoundError:
+                yield (
+                    f"{name} has joined, and its spool {shared / name} does not exist or is not whole",
+                    False,
+                )
+            except OSError as error:
+                yield f"{name} cannot be examined: {error.strerror or error}", True
+
+
+def _troubles_of(hosts: Hosts, name: str, now: float) -> Iterator[tuple[str, bool]]:
+    epoch = hosts.latest(name)
+    if epoch is None:
+        return
+    with Spool.open_unchecked(hosts.shared / name) as spool:
+        waits = has_mail(spool)
+        last = clock.seconds(renewed(spool) or epoch.at)
+    if not epoch.owner and waits:
+        yield f"{name} has left, and mail waits there: mailer hosts adopt {name}", True
+    elif epoch.owner and epoch.owner_host != name:
+        yield f"{epoch.owner_host} has not finished mailer hosts adopt {name}", waits
+    elif epoch.owner and now - last > SILENT:
+        since = f"{name} has been silent for {words.duration(now - last)}"
+        yield f"{since}{', and mail waits there' if waits else ''}", waits

@@ -171,6 +171,50 @@ def test_a_host_that_adopts_stops_when_another_one_adopts_instead(
     assert (a.spool / "new" / name).exists()
 
 
+def test_mail_of_a_host_alone_is_moved_into_its_part_of_the_shared_directory(a: Host, tmp_path: Path) -> None:
+    """As the guide shows, with the configuration that names the host."""
+    (tmp_path / "alone").mkdir()
+    alone = Relay(tmp_path / "alone")
+    with alone.serve():
+        send(alone, "m1")
+    receiving = f"mailer spool receive-moved --config {a.config}"
+    done = alone.mailer("spool", "move", "--all", "--via", receiving, under=a.here)
+    assert done.returncode == 0, done.stderr
+    assert len(list((a.spool / "retry").rglob("*"))) + len(list((a.spool / "new").iterdir())) >= 1
+    assert not list((alone.spool / "new").iterdir())
+
+
+def test_a_spool_of_one_host_is_not_taken_for_a_directory_of_several(tmp_path: Path, hop: Server) -> None:
+    """Its mail would wait beside the new spools, and no program would send it."""
+    (tmp_path / "alone").mkdir()
+    alone = Relay(tmp_path / "alone")
+    with alone.serve():
+        send(alone, "m1")
+    joining = Host(tmp_path / "a", "a", alone.spool, hop.port)
+    code, _, said = joining.hosts("join")
+    assert code == Exit.CONFIG
+    assert "is the spool of one host" in said
+    assert not (alone.spool / ".hosts").exists()
+
+
+def test_one_host_that_cannot_be_examined_hides_no_other(a: Host, tmp_path: Path, hop: Server) -> None:
+    b = Host(tmp_path / "b", "b", a.spool.parent, hop.port)
+    assert b.hosts("join")[0] == 0
+    queued(a)
+    assert a.hosts("leave")[0] == 0
+    with Hosts.open(a.spool.parent) as hosts:
+        claim(hosts, "gone", Machine("gone", "w" * 20), Grounds("ann"), 0.0, again=True)
+    with b.monitor(under=b.here):
+        check = ask(b.http_port, "/health").json["checks"]["hosts"]
+        assert "a has left, and mail waits there: mailer hosts adopt a" in check["message"]
+        assert "gone has joined, and its spool" in check["message"]
+    doctor = b.mailer("doctor", "--offline", "--all", under=b.here).stdout
+    assert "this is host b, since " in doctor
+    assert "a has left, and mail waits there: mailer hosts adopt a" in doctor
+    doctor = a.mailer("doctor", "--offline", under=a.here).stdout
+    assert "no program of this host starts: host a has left" in doctor
+
+
 @only_root("only root can become another user")
 def test_root_learns_that_the_host_has_not_joined(tmp_path: Path, hop: Server) -> None:
     """Root becomes the spool's owner; of this host there is none yet."""

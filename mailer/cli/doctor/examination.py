@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mailer.cli.clocks import clocks, synchronized
 from mailer.cli.doctor.files import broken_configuration, configuration_findings, file_findings
+from mailer.cli.doctor.hosts import host_findings
 from mailer.cli.doctor.network import Asked, bounded, sections
 from mailer.cli.doctor.ports import port_findings, trusted_findings
 from mailer.cli.doctor.report import Report
@@ -69,6 +70,7 @@ def _here(loaded: Loaded, second_mount: Path | None) -> list[tuple[str, list[Fin
         ("configuration", list(configuration_findings(loaded))),
         ("files", list(file_findings(loaded))),
         ("spool", _spool(place, loaded.config.min_free_space, second_mount)),
+        ("hosts", list(host_findings(loaded.config, now))),
         ("queue", [] if foreign(place) else queue(place, now)),
         ("events", [] if foreign(place) else _events(loaded.config, now)),
         ("clock", clock_findings(now, place)),

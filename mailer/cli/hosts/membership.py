@@ -18,6 +18,7 @@ from mailer.spool.hosts.adoption import claim, mail_in, release
 from mailer.spool.hosts.epochs import Grounds
 from mailer.spool.hosts.lease import set_draining
 from mailer.spool.layout import Spool
+from mailer.spool.mark import Standing, standing
 from mailer.spool.state.programs import running
 
 
@@ -45,6 +46,14 @@ def join(*, off: bool, as_json: bool) -> None:
             Exit.UNAVAILABLE, f"{config.shared_dir} does not exist: mount the filesystem, or make it"
         )
     grounds = Grounds(operator_name(os.environ), OFF if off else "")
+    with Spool.open_unchecked(config.shared_dir) as before_hosts:
+        if standing(before_hosts.root) is Standing.OURS:
+            raise Failure(
+                Exit.CONFIG,
+                f"{config.shared_dir} is the spool of one host, whose mail no program would send any more: "
+                "set spoolDir to a directory beside it, join there, and then move the mail (mailer guide "
+                "several-hosts)",
+            )
     with acting_as_owner(config.shared_dir), opened(config, create=True) as (hosts, machine):
         before = hosts.latest(machine.host)
         epoch = claim(hosts, machine.host, machine, grounds, time.time(), again=True)
@@ -97,7 +106,10 @@ def leave(*, as_json: bool) -> None:
             raise Failure(Exit.DATA, f"the spool of {machine.host} is not this machine's: see `mailer hosts`")
         with Spool.open(config.spool_dir) as spool:
             if programs := {each.name for each in running(spool)}:
-                stop = "systemctl stop mailer.service mailer-send.timer mailer-send.path mailer-send.service"
+                stop = (
+                    "systemctl stop mailer.socket mailer-submit.socket mailer.service mailer-send.timer "
+                    "mailer-send.path mailer-send.service mailer-monitor.service"
+                )
                 raise Failure(
                     Exit.TEMPORARY, f"{' and '.join(sorted(programs))} is running: stop it first ({stop})"
                 )

@@ -26,7 +26,7 @@ _NONE = Markup("&ndash;")
 _BODY = """<h1 class="unseen">Overview</h1>
 <section id="status" data-live class="notice {status}">
 <p class="verdict"><strong>{status_word}</strong>{summary}</p>
-{complaints}</section>
+{complaints}{host}</section>
 <div class="columns">
 <section id="queue" data-live>
 <h2>Queue</h2>
@@ -78,6 +78,9 @@ _LIMITS = """<table>
 {rows}</tbody>
 </table>
 """
+_HOST = """<p class="quiet">This page shows host {host} alone; <code>mailer spool ls</code> shows the mail of
+all hosts, and <code>mailer hosts</code> the hosts.</p>
+"""
 _WORDS = {Status.OK: "All is well", Status.DEGRADED: "Needs a look", Status.FAILING: "Failing"}
 
 
@@ -92,12 +95,13 @@ def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
             lambda now: context.outlook(now).obstacles,
         )
         latest = await asyncio.to_thread(recent, context.spool, context.clock(), _RECENT)
-        return page("Overview", _body(seen, latest, await asyncio.to_thread(context.budgets)))
+        budgets = await asyncio.to_thread(context.budgets)
+        return page("Overview", _body(seen, latest, budgets, context.config.host))
 
     return (Route("GET", "/", door.behind(answer)),)
 
 
-def _body(seen: Overview, latest: Markup, budgets: tuple[Budget, ...]) -> Markup:
+def _body(seen: Overview, latest: Markup, budgets: tuple[Budget, ...], host: str) -> Markup:
     reading = seen.reading
     return fill(
         _BODY,
@@ -105,6 +109,7 @@ def _body(seen: Overview, latest: Markup, budgets: tuple[Budget, ...]) -> Markup
         status_word=_headline(seen),
         summary=_summary(seen),
         complaints=_list(seen.complaints),
+        host=fill(_HOST, host=host) if host else "",
         states=(_state(seen, place) for place in MEANINGS),
         due=f"{seen.next_due} {sentences(seen.obstacles)}",
         providers=_providers(seen.providers, reading.at),

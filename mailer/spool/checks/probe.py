@@ -19,8 +19,8 @@ from mailer.mail.finding import Finding, Grade
 from mailer.spool.checks import trials, two_clients
 from mailer.spool.checks.client import Client, Here, SecondProcess
 from mailer.spool.checks.trials import Outcome
-from mailer.spool.filesystems import FLEETING, FOREIGN, INSTEAD, POWER_CUT, filesystem_of, refusal
-from mailer.spool.layout import PROBE, Place
+from mailer.spool.filesystems import FLEETING, FOREIGN, INSTEAD, POWER_CUT, SHARED, filesystem_of, refusal
+from mailer.spool.layout import HOSTS, PROBE, Place
 from mailer.spool.syscalls import Mount
 
 _UNSAFE_OPTIONS = {"nobarrier", "barrier=0", "volatile"}
@@ -99,7 +99,7 @@ def _filesystem(place: Path, mount: Mount) -> Finding:
         return Finding(str(place), "filesystem", grade, words, todo)
 
     name = mount.kind
-    if why := refusal(name):
+    if why := refusal(name, of_hosts=any((above / HOSTS).is_dir() for above in (place, *place.parents))):
         words = f"{name}, {why}: no program starts here"
         return found(Grade.PROBLEM, words, INSTEAD)
     if name in FLEETING:
@@ -115,7 +115,8 @@ def _filesystem(place: Path, mount: Mount) -> Finding:
         words = f"{name}, a container's own layer: mail waiting there is lost with the container"
         return found(Grade.WARNING, words, "put the spool on a volume")
     tested = "were tested" if name in POWER_CUT else f"were tested on {', '.join(sorted(POWER_CUT))} only"
-    return found(Grade.OK, f"{name}, local; power cuts {tested}")
+    kind = "shared by hosts that have a spool each" if name in SHARED else "local"
+    return found(Grade.OK, f"{name}, {kind}; power cuts {tested}")
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def this_machine(host: str, path: Path = Path("/etc/machine-id")) -> Machine:
         raise SpoolError(
             None,
             f"{path} has no machine id, by which hosts that share a directory tell each other apart: type: "
-            "systemd-machine-id-setup",
+            "systemd-machine-id-setup; in a container, mount a file there that outlives it",
         )
     digest = hmac.new(known.encode(), f"mailer host {host}".encode(), sha256).hexdigest()
     return Machine(host, digest[:_WORD])
