@@ -116,7 +116,7 @@ def page() -> str:
         f"| all tests' power | {len(DEFECTS)} seeded defects of all rooms | {len(by_tests)} caught | "
         "`scripts/defects`, see `tests/seeded_defects/RESULTS.md` |",
         "| power cuts on real filesystems | ext4 with and without a journal, XFS, btrfs: a loop device that logs writes "
-        "and flushes | 300 images for each commit, more in `tests/fault_runs/RESULTS.md` | `scripts/faults power-cuts` |",
+        "and flushes | 600 images for each commit, up to 240 of them drained; more in `tests/fault_runs/RESULTS.md` | `scripts/faults power-cuts` |",
         f"| faults at system calls of real programs | kills, errors, short writes, delays, of {len(ROWS)} commands | each commit, in "
         "short; more there | `scripts/faults calls` |",
         "| fuzz | parsers and sessions, by coverage | each commit, in short; more there | `scripts/fuzz SECONDS` |",
