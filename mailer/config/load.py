@@ -45,9 +45,10 @@ OVERRIDES = {
     "HEALTH_CHECK_PORT": "health_check_port",
 }
 """Environment variables that override keys of the file: those that the Go relay documented."""
-_HOST = compile_late(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}(?:\.[A-Za-z0-9_-]{1,63}){0,8}")
+_HOST = compile_late(r"[a-z0-9][a-z0-9_-]{0,62}(?:\.[a-z0-9_-]{1,63}){0,8}")
 _HOST_IS = (
-    "expected letters, digits, hyphens, underscores, and dots in between: it names a directory in spoolDir"
+    "expected small letters, digits, hyphens, underscores, and dots in between: it names a directory in "
+    "spoolDir"
 )
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 

@@ -68,7 +68,35 @@ def test_no_program_works_on_a_directory_that_its_host_has_not_joined(a: Host, b
     assert [name for name, row in b.rows().items() if row["here"]] == ["b"]
 
 
-@pytest.mark.parametrize("name", ["..", "a/b", ".hosts", "a b", "", "x" * 64, "a..b"])
+def test_a_damaged_epoch_is_named_and_hides_no_other_host(a: Host, b: Host, shared: Path) -> None:
+    assert (a.hosts("join")[0], b.hosts("join")[0]) == (0, 0)
+    (shared / ".hosts" / "a.1").write_bytes(b"{")
+    code, said, error = b.hosts()
+    assert code == 0
+    assert "a  its epoch is damaged" in said
+    assert "b  in use" in said
+    assert "restore it from a backup" in error
+    assert [row["state"] for row in b.rows().values()] == ["damaged", "in use"]
+
+
+def test_a_damaged_message_keeps_no_host_from_joining_again(a: Host, b: Host, hop: Server) -> None:
+    assert (a.hosts("join")[0], b.hosts("join")[0]) == (0, 0)
+    with a.serve(under=a.here):
+        assert send(a, "whole")
+        assert send(a, "torn")
+    torn = sorted((a.spool / "new").iterdir())[1]
+    torn.write_bytes(torn.read_bytes()[:-200])
+    code, _, said = b.hosts("adopt", "a", "--off")
+    assert code == Exit.DATA, said
+    assert "1 message cannot be moved" in said
+    assert a.hosts("join")[0] == 0
+    assert a.mailer_send("--once", under=a.here).returncode == 0
+    assert [each.name for each in (a.spool / "corrupt").iterdir()] == [torn.name]
+    assert b.mailer_send("--once", under=b.here).returncode == 0
+    assert deliveries(hop) == Counter(["whole"])
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", ".hosts", "a b", "", "x" * 64, "a..b", "A"])
 def test_a_host_is_named_as_a_directory_may_be(a: Host, name: str) -> None:
     a.configure({"host": name})
     done = a.mailer("hosts", under=a.here)

@@ -10,14 +10,14 @@ import msgspec
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.output import end_with_the_pipe, json_line
+from mailer.cli.output import end_with_the_pipe, json_line, tell
 from mailer.cli.setup import acting_as_owner, configuration
 from mailer.config.model import Config
 from mailer.spool import words
 from mailer.spool.hosts.adoption import mail_in
 from mailer.spool.hosts.epochs import Epoch, Hosts, Machine, this_machine
 from mailer.spool.hosts.lease import is_draining, renewed
-from mailer.spool.layout import Spool
+from mailer.spool.layout import Spool, SpoolError
 
 
 @click.group(
@@ -45,7 +45,8 @@ from mailer.spool.layout import Spool
     invoke_without_command=True,
 )
 @json_of(
-    "host, state (in use, draining, adopted, left), owner, node, since, by, evidence, renewed, messages, here"
+    "host, state (in use, draining, adopted, left, damaged), owner, node, since, by, evidence, renewed, "
+    "messages, here"
 )
 @config_option
 @click.pass_context
@@ -108,9 +109,15 @@ def opened(config: Config, *, create: bool = False) -> Iterator[tuple[Hosts, Mac
 
 
 def _row(config: Config, known: Hosts, machine: Machine, name: str) -> _Row:
-    epoch = known.latest(name)
-    assert epoch is not None
-    last, messages, state = "", None, _state(epoch)
+    last, messages = "", None
+    try:
+        epoch = known.latest(name)
+    except SpoolError as error:
+        tell(sys.stderr, f"{error.strerror}\n")
+        epoch = None
+    if epoch is None:
+        return _Row(name, "damaged", "", "", "", "", "", last, messages, here=False)
+    state = _state(epoch)
     try:
         with Spool.open_unchecked(known.shared / name) as spool:
             last = renewed(spool)
@@ -141,6 +148,8 @@ def _state(epoch: Epoch) -> str:
 
 def _text(row: _Row) -> str:
     match row.state:
+        case "damaged":
+            return f"{row.host}  its epoch is damaged: no host may use its spool\n"
         case "left":
             state = f"left since {words.moment_of(row.since)}"
         case "adopted":

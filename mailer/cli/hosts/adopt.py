@@ -15,7 +15,14 @@ from mailer.cli.hosts import opened, shared
 from mailer.cli.lease import kept, take
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import tell
-from mailer.cli.setup import CommandContext, become_owner, configuration, open_log, operator_name
+from mailer.cli.setup import (
+    CommandContext,
+    acting_as_owner,
+    become_owner,
+    configuration,
+    open_log,
+    operator_name,
+)
 from mailer.cli.spool.move import Moves
 from mailer.cli.spool.other_spool import started_here
 from mailer.cli.spool.selection import Filter
@@ -62,7 +69,8 @@ def adopt(host: str, *, off: bool, ceph: str | None, as_json: bool) -> Exit:
     and this command waits for that. A message of which the final reply is missing becomes uncertain, as when
     a runner dies, so that at most the messages of the transactions under way are delivered twice.
 
-    After an interruption, type the same again. The exit code is 75 when mail is left there for the moment.
+    After an interruption, type the same again. The exit code is 75 when mail is left there for the moment,
+    and 65 when some is damaged and stays there.
     """
     if off and ceph:
         raise click.UsageError("Either --off or --evict-with.")
@@ -74,6 +82,8 @@ def adopt(host: str, *, off: bool, ceph: str | None, as_json: bool) -> Exit:
     if ceph:
         from mailer.cli.hosts.eviction import evicted  # noqa: PLC0415 - CephFS alone
 
+        with acting_as_owner(config.spool_dir), opened(config) as (hosts, machine):
+            required(hosts, machine, config.spool_dir)
         # As the user who gave the command, who may have the keys of ceph.
         evidence = evicted(ceph, config, host)
     operator = operator_name(os.environ)
@@ -90,14 +100,19 @@ def adopt(host: str, *, off: bool, ceph: str | None, as_json: bool) -> Exit:
             with kept(lease, open_log(spool, Level.WARNING)):
                 code = _take_over(loaded, spool, operator, as_json=as_json)
             lease.forget()
-            if left := mail_in(spool):
+            left = mail_in(spool)
+            if left and code is not Exit.DATA:
                 tell(
                     sys.stderr,
                     f"{words.count(left, 'message')} left in {spool.path}: type the same again to continue\n",
                 )
                 return max(code, Exit.TEMPORARY)
             release(hosts, epoch, operator, time.time())
-    tell(sys.stderr, f"all mail of {host} is in the spool of {config.host} now\n")
+    if left:
+        stays = f"{words.count(left, 'message')} cannot be moved, as said above, and stays in {spool.path}"
+        tell(sys.stderr, f"{stays} until {host} joins again\n")
+    else:
+        tell(sys.stderr, f"all mail of {host} is in the spool of {config.host} now\n")
     return code
 
 

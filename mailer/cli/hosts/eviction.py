@@ -17,7 +17,7 @@ from mailer.cli.output import tell
 from mailer.cli.setup import acting_as_owner
 from mailer.config.model import Config
 from mailer.mail.reply import printable
-from mailer.spool.hosts.lease import clients
+from mailer.spool.hosts.lease import client_of, clients
 from mailer.spool.layout import Spool
 
 _PATIENCE = 60.0
@@ -39,13 +39,23 @@ def evicted(command: str, config: Config, host: str) -> str:
     """
     assert config.shared_dir is not None
     ceph = _Ceph(command)
-    with acting_as_owner(config.spool_dir), Spool.open_unchecked(config.shared_dir / host) as spool:
-        found = clients(spool)
+    with (
+        acting_as_owner(config.spool_dir),
+        Spool.open_unchecked(config.spool_dir) as own,
+        Spool.open_unchecked(config.shared_dir / host) as spool,
+    ):
+        here, found = client_of(own), clients(spool)
     if not found:
         raise Failure(
             Exit.DATA,
             f"{config.shared_dir / host} has no record of a CephFS client: make sure that {host} is off, and "
             "use --off",
+        )
+    if here in found:
+        raise Failure(
+            Exit.DATA,
+            f"{host} uses the spool through {here}, as this host does, and an eviction would cut both off: "
+            "make sure that its programs have ended, and use --off",
         )
     return "evicted from CephFS: " + ", ".join(_evict(ceph, client) for client in found)
 

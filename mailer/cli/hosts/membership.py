@@ -15,9 +15,9 @@ from mailer.cli.output import json_line, tell
 from mailer.cli.setup import acting_as_owner, configuration, make_spool, operator_name
 from mailer.spool import words
 from mailer.spool.hosts.adoption import claim, mail_in, release
-from mailer.spool.hosts.epochs import Grounds
+from mailer.spool.hosts.epochs import Grounds, Hosts, Machine
 from mailer.spool.hosts.lease import set_draining
-from mailer.spool.layout import Spool
+from mailer.spool.layout import Spool, SpoolError
 from mailer.spool.mark import Standing, standing
 from mailer.spool.state.programs import running
 
@@ -104,6 +104,11 @@ def leave(*, as_json: bool) -> None:
         epoch = hosts.latest(machine.host)
         if epoch is None or not epoch.is_of(machine):
             raise Failure(Exit.DATA, f"the spool of {machine.host} is not this machine's: see `mailer hosts`")
+        if adopted := [name for name in hosts.names() if name != machine.host and _has(hosts, name, machine)]:
+            raise Failure(
+                Exit.TEMPORARY,
+                f"this host is taking over mail: finish first: mailer hosts adopt {adopted[0]}",
+            )
         with Spool.open(config.spool_dir) as spool:
             if programs := {each.name for each in running(spool)}:
                 stop = (
@@ -126,3 +131,10 @@ def leave(*, as_json: bool) -> None:
         tell(
             sys.stdout, f"{left} left in its spool: on another host, type: mailer hosts adopt {epoch.host}\n"
         )
+
+
+def _has(hosts: Hosts, name: str, machine: Machine) -> bool:
+    """Return whether a machine has the spool of a host; a damaged epoch gives nobody anything."""
+    with suppress(SpoolError):
+        return (epoch := hosts.latest(name)) is not None and epoch.is_of(machine)
+    return False
