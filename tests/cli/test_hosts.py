@@ -86,7 +86,7 @@ def test_a_damaged_message_keeps_no_host_from_joining_again(a: Host, b: Host, ho
         assert send(a, "torn")
     torn = sorted((a.spool / "new").iterdir())[1]
     torn.write_bytes(torn.read_bytes()[:-200])
-    code, _, said = b.hosts("adopt", "a", "--off")
+    code, _, said = b.hosts("adopt", "a", "--off", fast=True)
     assert code == Exit.DATA, said
     assert "1 message cannot be moved" in said
     assert a.hosts("join")[0] == 0
@@ -251,7 +251,7 @@ def test_a_stopped_runner_begins_no_final_dot_when_it_goes_on(
                     runner.signal(signal.SIGKILL)  # It would wait for the reply to the first one.
                 runner.wait()
             assert deliveries(silent, accepted=False) == Counter([doubtful])
-    code, _, said = b.hosts("adopt", "a")
+    code, _, said = b.hosts("adopt", "a", fast=True)
     assert code == 0, said
     done = b.mailer("spool", "ls", "--json", under=b.here)
     (left,) = map(json.loads, done.stdout.splitlines())
@@ -275,7 +275,7 @@ def test_a_host_is_taken_down_and_comes_back(a: Host, b: Host, hop: Server) -> N
     assert code == 0
     assert "1 message left in its spool: on another host, type: mailer hosts adopt a" in said
     assert a.mailer("send", "--once", under=a.here).returncode == Exit.TEMPORARY
-    code, _, said = b.hosts("adopt", "a", "--json")
+    code, _, said = b.hosts("adopt", "a", "--json", fast=True)
     assert code == 0, said
     assert b.mailer_send("--once", under=b.here).returncode == 0
     assert deliveries(hop) == Counter(["m1"])

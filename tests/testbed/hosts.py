@@ -7,6 +7,7 @@ from pathlib import Path
 
 from outbound.hostile import Server
 
+from testbed.faketime import faketime
 from testbed.machines import machine
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
@@ -30,9 +31,15 @@ class Host(Relay):
         self.spool = shared / name
         self.here = machine(directory, f"{directory.name}-{name}")
 
-    def hosts(self, *arguments: str) -> tuple[int, str, str]:
-        """Run `mailer hosts ARGUMENTS` on this machine; return its exit code and what it printed."""
-        done = self.mailer("hosts", *arguments, under=self.here)
+    def hosts(self, *arguments: str, fast: bool = False) -> tuple[int, str, str]:
+        """Run `mailer hosts ARGUMENTS` on this machine; return its exit code and what it printed.
+
+        Args:
+            arguments: of the command line.
+            fast: by a clock that is ten times as fast, where it waits for programs that have ended before.
+        """
+        clock = faketime("+0 x10") if fast else ()
+        done = self.mailer("hosts", *arguments, under=(*self.here, *clock))
         return done.returncode, done.stdout, done.stderr
 
     def rows(self) -> dict[str, dict[str, object]]:
