@@ -38,9 +38,9 @@ from mailer.spool.layout import Spool, SpoolError
     },
     summaries={
         "join": "Begin to use the spool of this host, once for each host.",
-        "drain": "Refuse new mail on this host, while what is in its spool is sent.",
+        "drain": "Refuse new mail on this host, with 451 within five seconds, while what is...",
         "leave": "Give up the spool of this host, so that another one may take its mail over.",
-        "adopt": "Take over the mail of a host that is gone, or has left.",
+        "adopt": "Take over the mail of a host that is gone, or has left: move it into the...",
     },
     invoke_without_command=True,
 )

@@ -47,7 +47,7 @@ _READING = {"ls", "show", "why", "trace", "stats", "fsck"}
         "move": "Move messages to another spool, on this host or another, with their history.",
         "replay": "Send a message again, to another address, as a new message.",
         "sweep": "Move due messages to the ready ones, remove what dead programs left, and...",
-        "stats": "Count the messages of each state, their bytes, and the age of the oldest.",
+        "stats": "Count the messages of each state, their bytes, and the age of the oldest,...",
         "fsck": "Check the whole spool, every byte of every message, and change nothing.",
         "trust-clock": "Say that this host's clock is right: what is too old is given up, and...",
     },
