@@ -284,7 +284,7 @@ def test_what_only_names_commands_loads_none(elsewhere: Path, asked: tuple[str, 
     assert not {"msgspec", "mailer.cli.setup"} & loaded
 
 
-@pytest.mark.parametrize("words", [[], ["spool"], ["dkim"], ["auth"], ["events"]])
+@pytest.mark.parametrize("words", [[], ["spool"], ["hosts"], ["dkim"], ["auth"], ["events"]])
 def test_a_list_of_commands_says_of_each_what_its_own_help_says(words: list[str]) -> None:
     group: click.Command | None = cli
     for word in words:
