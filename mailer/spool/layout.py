@@ -178,6 +178,7 @@ class Spool:
         self.root = root
         self.lease: Permission | None = None
         """Checked before mail is accepted, and before it is sent; None: no other host may use the spool."""
+        self._is_shared: bool | None = None
         self._makes = False
         """Whether this program makes what is missing."""
         self._inode_spread = InodeSpread(root)
@@ -189,10 +190,13 @@ class Spool:
         """Whether renames on the spool's filesystem survive a power cut whole: see `journalling`."""
         return renames_are_whole(self.root)
 
-    @cached_property
+    @property
     def is_shared(self) -> bool:
         """Whether the spool is that of one of several hosts, in a directory that they share."""
-        return is_of_hosts(self.root)
+        # Not a cached_property: until Python 3.12 all threads share a lock in it, and a stat may hang.
+        if self._is_shared is None:
+            self._is_shared = is_of_hosts(self.root)
+        return self._is_shared
 
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> Self:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from testbed.waiting import until
@@ -412,3 +413,31 @@ def test_a_spool_knows_whether_it_is_one_of_several(join: Callable[[Machine], Sp
         assert is_of_hosts(spool.root)
         assert not is_of_hosts(alone.root)
         assert mail_in(spool) == 0
+
+
+def test_a_filesystem_that_hangs_holds_up_no_other_spool(
+    join: Callable[[Machine], Spool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with join(A) as spool:
+        hung, there = Spool.open_unchecked(spool.path), Spool.open_unchecked(spool.path)
+        began, ends, stat = threading.Event(), threading.Event(), os.stat
+
+        def hanging(*args: Any, **kwargs: Any) -> os.stat_result:
+            if kwargs.get("dir_fd") == hung.root:
+                began.set()
+                assert ends.wait(60)
+            return stat(*args, **kwargs)
+
+        monkeypatch.setattr(os, "stat", hanging)
+        asking = [threading.Thread(target=lambda each=each: each.is_shared) for each in (hung, there)]
+        asking[0].start()
+        assert began.wait(60)
+        asking[1].start()
+        asking[1].join(10)
+        answered = not asking[1].is_alive()
+        ends.set()
+        for each in asking:
+            each.join()
+        hung.close()
+        there.close()
+    assert answered
