@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -31,26 +30,24 @@ def all_spools(context: CommandContext) -> Iterator[tuple[Neighbour, ...]]:
     found = [Neighbour(context.config.host, context.spool)]
     with ExitStack() as opened:
         if context.config.shared_dir is not None:
-            for name, spool in _others(context.config.shared_dir, context.config.host):
+            for name, spool in _others(context.spool):
                 found.append(Neighbour(name, opened.enter_context(spool)))
         yield tuple(found)
 
 
-def _others(shared: Path, host: str) -> Iterator[tuple[str, Spool]]:
-    from mailer.spool.hosts.epochs import Hosts  # noqa: PLC0415 - most hosts share nothing
+def _others(own: Spool) -> Iterator[tuple[str, Spool]]:
+    from mailer.spool.hosts.neighbours import names  # noqa: PLC0415 - most hosts share nothing
 
     try:
-        with Hosts.open(shared) as hosts:
-            names = hosts.names()
+        found = names(own)
     except OSError as error:
         tell(sys.stderr, f"the other hosts are not shown: {system_words(error)}\n")
         return
-    for name in names:
-        if name != host:
-            try:
-                yield name, Spool.open_unchecked(shared / name)
-            except OSError as error:
-                tell(sys.stderr, f"the spool of host {name} is not shown: {system_words(error)}\n")
+    for name in found:
+        try:
+            yield name, Spool.open_unchecked(own.path.parent / name)
+        except OSError as error:
+            tell(sys.stderr, f"the spool of host {name} is not shown: {system_words(error)}\n")
 
 
 def first_that_knows(

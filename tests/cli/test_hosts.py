@@ -7,7 +7,6 @@ import json
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,19 +19,6 @@ from testbed.ports import LOOPBACK
 from testbed.waiting import until
 
 from mailer.cli.exits import Exit
-
-
-@pytest.fixture
-def shared(tmp_path: Path) -> Path:
-    directory = tmp_path / "shared"
-    directory.mkdir()
-    return directory
-
-
-@pytest.fixture
-def hop() -> Iterator[Server]:
-    with Server({}) as server:
-        yield server
 
 
 @pytest.fixture
@@ -66,6 +52,41 @@ def test_no_program_works_on_a_directory_that_its_host_has_not_joined(a: Host, b
     assert a.hosts("join")[0] == 0
     assert {name: row["state"] for name, row in b.rows().items()} == {"a": "in use", "b": "in use"}
     assert [name for name, row in b.rows().items() if row["here"]] == ["b"]
+
+
+def test_a_machine_that_takes_a_name_over_waits_for_the_leases_of_the_last_one(
+    a: Host, tmp_path: Path, shared: Path, hop: Server
+) -> None:
+    assert a.hosts("join")[0] == 0
+    assert a.hosts("leave")[0] == 0
+    code, _, said = a.hosts("join")
+    assert (code, said) == (0, ""), "its own leases it knows"
+    assert a.hosts("leave")[0] == 0
+    (tmp_path / "new").mkdir()
+    successor = Host(tmp_path / "new" / "a", "a", shared, hop.port)
+    successor.here = machine(successor.directory, "another")
+    code, _, said = successor.hosts("join", fast=True)
+    assert (code, "waiting 35 s" in said) == (0, True)
+
+
+def test_when_the_adopting_host_dies_a_machine_of_its_name_continues(
+    a: Host, b: Host, tmp_path: Path, shared: Path, hop: Server
+) -> None:
+    assert (a.hosts("join")[0], b.hosts("join")[0]) == (0, 0)
+    with a.serve(under=a.here):
+        assert all(send(a, f"m{number}") for number in range(3))
+    with b.starting("hosts", "adopt", "a", "--off", under=b.here) as adopting:
+        until(lambda: "waiting" in adopting.output(), "the adoption to begin")
+        adopting.kill()
+    (tmp_path / "new").mkdir()
+    successor = Host(tmp_path / "new" / "b", "b", shared, hop.port)
+    successor.here = machine(successor.directory, "another")
+    assert successor.hosts("join", "--off", fast=True)[0] == 0
+    assert successor.hosts("adopt", "a")[0] == Exit.UNAVAILABLE, "without a word"
+    code, _, said = successor.hosts("adopt", "a", "--off", fast=True)
+    assert code == 0, said
+    assert successor.mailer_send("--once", under=successor.here).returncode == 0
+    assert deliveries(hop) == Counter(["m0", "m1", "m2"])
 
 
 def test_a_damaged_epoch_is_named_and_hides_no_other_host(a: Host, b: Host, shared: Path) -> None:

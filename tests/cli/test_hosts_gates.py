@@ -5,7 +5,6 @@ import pwd
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,19 +22,6 @@ from mailer.spool.hosts.adoption import claim
 from mailer.spool.hosts.epochs import Grounds, Hosts, Machine
 
 TAKEN = "was taken over by b"
-
-
-@pytest.fixture
-def shared(tmp_path: Path) -> Path:
-    directory = tmp_path / "shared"
-    directory.mkdir()
-    return directory
-
-
-@pytest.fixture
-def hop() -> Iterator[Server]:
-    with Server({}) as server:
-        yield server
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from testbed import hosts
 from testbed.machines import machine
-from testbed.ports import LOOPBACK
-from testbed.relay import Relay
 
 if TYPE_CHECKING:
     from testbed.process import ServerProcess
@@ -20,24 +19,17 @@ SESSIONS = 4
 CONCURRENCY = 16
 
 
-class Host(Relay):
+class Host(hosts.Host):
     """The relay of one of several hosts, on a machine of its own."""
 
     def __init__(self, directory: Path, name: str, shared: Path, hop: int) -> None:
-        directory.mkdir()
-        super().__init__(
-            directory,
+        super().__init__(directory, name, shared, hop)
+        self.configure(
             {
-                "spoolDir": str(shared),
-                "host": name,
                 "hostname": f"{name}.example.com",
-                "forwardSMTP": True,
-                "forwardProviders": [{"host": LOOPBACK, "port": hop}],
                 "sending": {"maxSessionsPerHop": SESSIONS, "concurrency": CONCURRENCY},
-            },
+            }
         )
-        self.name = name
-        self.spool = shared / name
         self.here = machine(directory, f"{shared}-{name}")
         self.programs: list[ServerProcess] = []
 

@@ -55,9 +55,10 @@ def join(*, off: bool, as_json: bool) -> None:
                 "several-hosts)",
             )
     with acting_as_owner(config.shared_dir), opened(config, create=True) as (hosts, machine):
-        before = hosts.latest(machine.host)
+        before = hosts.last_user(machine.host)
         epoch = claim(hosts, machine.host, machine, grounds, time.time(), again=True)
-        if before and before.owner and before != epoch:
+        # A run that began before another machine left may still use its lease. An adopter has ended its own.
+        if before and before.owner_host == machine.host and not before.is_of(machine):
             with Spool.open(config.spool_dir) as spool:
                 quiet(spool, machine.host)
         with make_spool(config.spool_dir) as spool:

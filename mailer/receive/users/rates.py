@@ -131,8 +131,12 @@ class RateLimiter:
         """Count a message that another host has accepted, a few seconds ago at most."""
         at = min(sent.at, self._clock())  # The other host's clock may be ahead.
         for key, rate in self._limits(sent.user, sent.sender):
-            times = sorted([*self._times.get(key, ()), at])
-            self._times[key] = deque(times, maxlen=rate.memory)
+            times = self._memory(key, rate)
+            later = []  # Few: what was accepted here in these seconds.
+            while times and times[-1] > at:
+                later.append(times.pop())
+            times.append(at)
+            times.extend(reversed(later))
 
     def refund(self, user: str, sender: str, at: float) -> None:
         """Undo the count of a message that was not accepted; `at` is the result of `charge`."""
@@ -182,12 +186,16 @@ class RateLimiter:
 
     def _count(self, user: str, sender: str, at: float) -> None:
         for key, rate in self._limits(user, sender):
-            times = self._times.get(key)
-            if times is None or (times.maxlen or 0) < rate.memory:
-                times = self._times[key] = deque(times or (), maxlen=rate.memory)
-            times.append(at)
+            self._memory(key, rate).append(at)
         if len(self._times) >= self._prune_at:
             self._prune(at)
+
+    def _memory(self, key: str, rate: Rate) -> deque[float]:
+        """Return the times of a key, with room for as many as the limit needs."""
+        times = self._times.get(key)
+        if times is None or (times.maxlen or 0) < rate.memory:
+            times = self._times[key] = deque(times or (), maxlen=rate.memory)
+        return times
 
     def _prune(self, now: float) -> None:
         """Remove keys without messages for a day, because a program may use a new sender for each message."""

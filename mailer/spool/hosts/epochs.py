@@ -179,6 +179,16 @@ class Hosts:
         number = max((number for name, number in self._numbers() if name == host), default=0)
         return self._read(host, number) if number else None
 
+    def last_user(self, host: str) -> Epoch | None:
+        """Return the latest epoch in which a machine owned a host's spool; None: none ever did.
+
+        Raises as `latest`.
+        """
+        latest = self.latest(host)
+        while latest and not latest.owner:
+            latest = self._read(host, latest.number - 1) if latest.number > 1 else None
+        return latest
+
     def _read(self, host: str, number: int) -> Epoch:
         name = f"{host}.{number}"
         fd = os.open(name, _FILE, dir_fd=self._fd)

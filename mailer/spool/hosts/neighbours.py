@@ -8,16 +8,20 @@ from mailer.spool.layout import Spool
 from mailer.spool.state import small_files
 
 
+def names(spool: Spool) -> list[str]:
+    """Return the other hosts, sorted; none if the spool is not shared. Raises as `Hosts.open`."""
+    if not spool.is_shared:
+        return []
+    with Hosts.open(spool.path.parent) as hosts:
+        return [name for name in hosts.names() if name != spool.path.name]
+
+
 def others(spool: Spool) -> Iterator[Spool]:
-    """Yield the spools of the other hosts, each open while it is looked at; none if the spool is not shared.
+    """Yield the spools of the other hosts, each open while it is looked at.
 
     Those that cannot be opened are left out. Raises OSError if the hosts cannot be listed.
     """
-    if not spool.is_shared:
-        return
-    with Hosts.open(spool.path.parent) as hosts:
-        names = [name for name in hosts.names() if name != spool.path.name]
-    for name in names:
+    for name in names(spool):
         with suppress(OSError), Spool.open_unchecked(spool.path.parent / name) as other:
             yield other
 
