@@ -154,4 +154,5 @@ CASES = {
     140: "messages that SMTP on standard input might read as commands while no receiver runs",
     141: "a server that quotes our login, a token or CRAM-MD5's answer in a session whose trace is kept",
     142: "links, pipes and directories in place of traces",
+    143: "a user who holds all places of SMTP, idle or with messages that drip",
 }

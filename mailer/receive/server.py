@@ -20,6 +20,7 @@ from mailer.receive.listen.listener import Listener
 from mailer.receive.listen.sockets import Bound, bind, check
 from mailer.receive.peers import is_local, source
 from mailer.receive.settings import Endpoint
+from mailer.receive.smtp import authenticated
 from mailer.receive.smtp.connection import HANDSHAKE_TIMEOUT, Reading
 from mailer.receive.smtp.session import Session
 from mailer.receive.smtp.unauthenticated import Unauthenticated
@@ -187,8 +188,7 @@ class Server:
         most = settings.max_connections - (0 if local else settings.max_connections // _RESERVED)
         if self.sessions >= most:
             self._complain(f"maxConnections ({settings.max_connections}) are open")
-            http = self._http
-            if not self._strangers.make_room(local=local) and not (http and http.make_room(local=local)):
+            if not self._make_room(local=local):
                 return replies.TOO_MANY_CONNECTIONS
         if not local and self._peers[source(peer)] >= settings.max_connections_per_peer:
             self._complain(f"{peer} has maxConnectionsPerPeer ({settings.max_connections_per_peer}) open")
@@ -200,6 +200,13 @@ class Server:
                 if connection.recv(1, socket.MSG_PEEK):
                     return replies.EARLY_TALKER
         return None
+
+    def _make_room(self, *, local: bool) -> bool:
+        """Close a connection in favour of a new one; return whether there was one to close."""
+        if self._strangers.make_room(local=local) or (self._http and self._http.make_room(local=local)):
+            return True
+        known = self._sessions - self._conversations
+        return authenticated.make_room(known, asyncio.get_running_loop().time(), local=local)
 
     def _judge_http(self, connection: socket.socket, peer: str) -> Reply | None:
         from mailer.receive.web.server import MOST  # noqa: PLC0415 - as above

@@ -1,6 +1,6 @@
 """Strangers fill every place and guess without end; the application logs in and its mail is taken.
 
-Security cases 52, 99, 107 and 108. What is asserted are facts and memory, never times.
+Security cases 52, 99, 107, 108 and 143. What is asserted are facts and memory, never times.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from bench.flood import MAIL, USER, USER_PASSWORD, deliver, guessing, hold, resident_megabytes
-from inbound.receiving import CLOSED, PASSWORD, certificate, running
+from inbound.receiving import CLOSED, PASSWORD, Receiver, certificate, login, running
 from inbound.receiving import USER as LOGIN
 from testbed.relay import PASSWORD as RELAY_PASSWORD
 from testbed.relay import USERNAME, Relay
@@ -24,7 +24,9 @@ from testbed.waiting import until
 
 from mailer.maillog.events import MailLog
 from mailer.receive.peers import source
+from mailer.receive.smtp import authenticated
 from mailer.receive.smtp.unauthenticated import MAX_IN_TLS
+from mailer.receive.users.accounts import single_login
 from mailer.receive.users.failures import Failures
 
 HOSTILE = 4096
@@ -101,6 +103,69 @@ def test_the_oldest_connection_without_a_login_gives_way_and_one_with_a_login_do
             each.close()
         application.quit()
         assert len(receiver.messages()) == 1
+
+
+@pytest.mark.security_case(143)
+@pytest.mark.parametrize("command", ["NOOP", "MAIL FROM:<a@example.com>"], ids=["idle", "begun"])
+def test_a_user_who_holds_all_places_makes_room_for_the_others(tmp_path: Path, command: str) -> None:
+    others = login(single_login(LOGIN, PASSWORD), single_login("leaky", PASSWORD))
+    with (
+        running(tmp_path, replace(CLOSED, max_connections=4), others) as receiver,
+        smtplib.SMTP(*receiver.address, timeout=60) as application,
+        ExitStack() as held,
+    ):
+        application.login(LOGIN, PASSWORD)
+        leaky = [held.enter_context(_logged_in(receiver, "leaky")) for _ in range(3)]
+        for each in leaky:
+            assert each.docmd(command)[0] == 250
+        with _logged_in(receiver, LOGIN):
+            assert leaky[0].getreply()[0] == 421
+        assert [each.noop()[0] for each in leaky[1:]] == [250, 250]
+        application.sendmail("a@example.com", ["b@example.net"], MAIL)
+        assert len(receiver.messages()) == 1
+
+
+@pytest.mark.security_case(143)
+def test_of_a_user_who_holds_all_places_with_messages_that_drip_one_is_broken_off(tmp_path: Path) -> None:
+    with (
+        running(tmp_path, replace(CLOSED, max_connections=3)) as receiver,
+        ExitStack() as held,
+    ):
+        dripping = [held.enter_context(_logged_in(receiver, LOGIN)) for _ in range(3)]
+        for each in dripping:
+            each.mail("a@example.com")
+            each.rcpt("b@example.net")
+            assert each.docmd("DATA")[0] == 354
+            assert each.sock
+            each.sock.sendall(b"Subject: slow\r\n")
+
+        async def make_room(after: float) -> bool:
+            sessions = receiver.server._sessions
+            return authenticated.make_room(sessions, receiver.loop.time() + after, local=True)
+
+        def room(after: float) -> bool:
+            return asyncio.run_coroutine_threadsafe(make_room(after), receiver.loop).result()
+
+        # Under a real load all places may be taken by mail that arrives.
+        assert not room(1.0)
+        assert room(authenticated.SLOW)
+        assert dripping[0].getreply()[0] == 421
+        for each in dripping[1:]:
+            assert each.sock
+            each.sock.sendall(b"\r\n.\r\n")
+            assert each.getreply()[0] == 250
+        assert len(receiver.messages()) == 2
+        assert not receiver.leftovers()
+
+
+@contextlib.contextmanager
+def _logged_in(receiver: Receiver, user: str) -> Iterator[smtplib.SMTP]:
+    client = smtplib.SMTP(*receiver.address, timeout=60)
+    try:
+        client.login(user, PASSWORD)
+        yield client
+    finally:
+        client.close()
 
 
 def test_those_from_elsewhere_cannot_take_the_places_of_this_host(tmp_path: Path, elsewhere: str) -> None:

@@ -15,6 +15,7 @@ import asyncio
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from math import inf
 from typing import cast
 
 from aiosmtpd.smtp import SMTP, syntax
@@ -249,8 +250,18 @@ class Connection(SMTP, ABC):
         """Whether the client has closed its sending side."""
         return self.input.ended
 
+    @property
+    def busy(self) -> bool:
+        """Whether this server is at work for the client, or the connection is being closed."""
+        return self._holds > 0 or self.closing or self._giving_way
+
+    @property
+    def idle_since(self) -> float:
+        """When the last command came, in the loop's time; inf if `busy`, or while a message arrives."""
+        return inf if self.busy or self._takes is not None else self.timer.armed_at
+
     def give_way(self) -> None:
-        """Close the connection of a client that is not known, to make room for another."""
+        """Close the connection to make room for another client."""
         self._giving_way = True
         if self._stream is None:
             return  # `connection_made` will do it

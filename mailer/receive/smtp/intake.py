@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from math import inf
 
 import msgspec
 
@@ -61,6 +62,7 @@ class Intake:
         self._left = 0
         """Octets of the chunk that are still to come."""
         self._deadline = 0.0
+        self._since = 0.0
         self._answer: Reply | Exception | None = None
 
     def begin(self, envelope: Envelope, origin: Origin, *, scheduled: float = 0.0) -> Reply | None:
@@ -84,8 +86,14 @@ class Intake:
         self._open = True
         if rates is not None:
             self._counted = rates.charge(origin.user, envelope.sender)
-        self._deadline = self._connection.loop.time() + context.settings.data_timeout
+        self._since = self._connection.loop.time()
+        self._deadline = self._since + context.settings.data_timeout
         return None
+
+    @property
+    def since(self) -> float:
+        """When the message in progress began to arrive, in the loop's time; inf if there is none."""
+        return self._since if self._open else inf
 
     def read_data(self) -> None:
         """Read the message in progress up to its final dot."""

@@ -3,6 +3,7 @@
 # ruff: noqa: N802 - verbs are named as aiosmtpd names them
 
 from collections.abc import Callable
+from math import inf
 
 from mailer.config.receiving import Offer
 from mailer.mail.reply import Reply
@@ -89,6 +90,16 @@ class MailCommands(Connection):
     def authenticated(self) -> bool:
         return self.trusted and not self._must_log_in
 
+    @property
+    def user(self) -> str:
+        """The user that the client submits as; empty: none."""
+        return self._login.identity.user if self._login.identity else ""
+
+    @property
+    def receiving_since(self) -> float:
+        """When the message that is arriving began to, in the loop's time; inf if there is none."""
+        return inf if self.busy else self._intake.since
+
     def left(self) -> None:
         self._intake.drop()
 
@@ -96,7 +107,7 @@ class MailCommands(Connection):
         begun, upload = self._stage >= IN_TRANSACTION, self._intake.taken
         refused = Refused(
             peer=self.peer,
-            user=self._user,
+            user=self.user,
             sender=self._transaction.sender if begun else None,
             to=(recipient,) if recipient else self._transaction.given,
             # The size received is more precise than the size announced at MAIL.
@@ -109,10 +120,6 @@ class MailCommands(Connection):
         else:
             self._store.log.rejected(refused, str(reply))
         self.send_reply(reply)
-
-    @property
-    def _user(self) -> str:
-        return self._login.identity.user if self._login.identity else ""
 
     @property
     def _must_log_in(self) -> bool:
@@ -176,7 +183,7 @@ class MailCommands(Connection):
         allowed = identity.may_send_as if identity else None
         if identity and allowed and sender and not allowed.match(sender):
             return replies.not_allowed_sender(identity.user, allowed, sender, "MAIL FROM")
-        if context.rates is not None and (full := context.rates.full(self._user, sender)):
+        if context.rates is not None and (full := context.rates.full(self.user, sender)):
             return replies.rate_exceeded(full)
         if context.space is None:
             return None
@@ -235,7 +242,7 @@ class MailCommands(Connection):
             peer=self.peer,
             hostname=self.settings.hostname,
             extended=self._extended,
-            user=self._user,
+            user=self.user,
             by_network=bool(self.client.network_user) and not self._login.proved,
             smtputf8=envelope.smtputf8,
             tls=self.tls,
