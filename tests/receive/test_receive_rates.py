@@ -52,6 +52,21 @@ def test_senders_are_counted_apart_and_without_case():
     assert limiter.wait("", "b@example.com") == 0
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        '"app"@b\u00fccher.example',
+        '"a\\pp"@b\u00fccher.example',
+        "app@xn--bcher-kva.example",
+        "APP@B\u00dcCHER.example",
+    ],
+)
+def test_a_sender_has_one_limit_in_all_spellings(spelling):
+    limiter = RateLimiter(RateRules(per_sender=Rate(per_hour=1)), Clock())
+    limiter.charge("", "app@b\u00fccher.example")
+    assert limiter.wait("", spelling) == HOUR
+
+
 def test_the_global_limit_counts_everybody():
     limiter = RateLimiter(RateRules(overall=Rate(per_day=2)), Clock())
     limiter.charge("", "a@example.com")

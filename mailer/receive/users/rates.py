@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mailer.mail.clock import Clock
+from mailer.mail.patterns import compared
 
 HOUR, DAY = 3600.0, 86400.0
 _ALL = "*"
@@ -163,7 +164,7 @@ class RateLimiter:
     def _limits(self, user: str, sender: str) -> list[tuple[str, Rate]]:
         own = self.rules.of_user(user) if user else None
         # A user's name and a sender's address are often equal; the prefix keeps them apart.
-        first = (f"user {user}", own) if own else (f"sender {sender.lower()}", self.rules.per_sender)
+        first = (f"user {user}", own) if own else (f"sender {compared(sender)}", self.rules.per_sender)
         return [(key, rate) for key, rate in (first, (_ALL, self.rules.overall)) if rate.memory]
 
     def _wait(self, key: str, rate: Rate, now: float) -> int:
