@@ -19,8 +19,9 @@ from mailer.cli.setup import configuration
 from mailer.config.hops import by_name
 from mailer.config.model import Config
 from mailer.mail.reply import printable
+from mailer.spool.directory import Spool
 from mailer.spool.ids import is_prefix
-from mailer.spool.layout import LOG, Place, Spool
+from mailer.spool.layout import LOG, Place
 from mailer.spool.scan import QUEUE, spots
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.maillog.events import MailLog
 from mailer.spool import drop
+from mailer.spool.directory import Spool
 from mailer.spool.due import any_drop
-from mailer.spool.layout import DROP, Spool
+from mailer.spool.layout import DROP
 
 if TYPE_CHECKING:
     from mailer.receive.context import ReceiverContext

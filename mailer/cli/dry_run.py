@@ -20,8 +20,9 @@ from mailer.send.routes.directions import Directions, Way, keeps_mail, mail_of
 from mailer.send.routes.hops import held_in_doubt, target_name
 from mailer.send.staging import Staging
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.due import due_buckets
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.message_state import Standing
 from mailer.spool.scan import names
 from mailer.spool.view.inspect import Seen, View, look

@@ -12,7 +12,7 @@ from mailer.config.model import Config
 from mailer.events.deliverer import Deliverer
 from mailer.maillog.events import MailLog
 from mailer.send import defects
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 _POLL_INTERVAL = 1.0
 """Seconds between two polls of the ledger. *A poll takes 0.1 ms of CPU with a month of daily files.*"""

@@ -11,9 +11,9 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.setup import acting_as_owner
 from mailer.config.model import Config
 from mailer.maillog.events import MailLog
+from mailer.spool.directory import Permission, Spool
 from mailer.spool.hosts.epochs import Hosts, this_machine
 from mailer.spool.hosts.lease import Lease, required
-from mailer.spool.layout import Permission, Spool
 
 
 def taken(config: Config, opened: Callable[[Path], Spool]) -> Spool:

@@ -15,7 +15,7 @@ from mailer.mail.reply import printable
 from mailer.maillog.events import MailLog
 from mailer.monitor.limits import Use
 from mailer.receive.users.rates import DAY, HOUR, RateLimiter
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 
 @click.command(epilog=examples("mailer limits", "mailer limits --json | jq 'select(.wait > 0)'"))

@@ -30,8 +30,9 @@ from mailer.maillog.search import Found, Query, find, lines_of
 from mailer.maillog.tail import Tail
 from mailer.send.hop_names import named
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.ids import earliest, is_prefix
-from mailer.spool.layout import LOG, Spool
+from mailer.spool.layout import LOG
 
 if TYPE_CHECKING:
     from mailer.cli.log_summary import LogSummary

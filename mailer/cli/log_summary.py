@@ -18,7 +18,8 @@ from mailer.maillog.ledger import Line
 from mailer.maillog.search import Query, find
 from mailer.monitor import message_story
 from mailer.spool import words
-from mailer.spool.layout import LOG, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import LOG
 from mailer.spool.scan import spots
 from mailer.spool.view.inspect import look
 

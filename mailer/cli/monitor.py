@@ -16,7 +16,8 @@ from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError
 from mailer.maillog import outlet
-from mailer.spool.layout import NotMade, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.preparation import NotMade
 
 
 @click.command(

@@ -41,7 +41,7 @@ from mailer.monitor.reading import Lookout
 from mailer.monitor.replays import Replays
 from mailer.monitor.runs import Runs
 from mailer.monitor.token import token_for
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state.clock_guard import known_doubt
 from mailer.spool.state.programs import Registration
 

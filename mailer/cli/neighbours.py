@@ -11,7 +11,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.output import tell
 from mailer.cli.program import system_words
 from mailer.cli.setup import CommandContext
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 T = TypeVar("T")
 

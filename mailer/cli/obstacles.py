@@ -15,7 +15,8 @@ from mailer.monitor.budgets import budgets
 from mailer.send.hop_names import provider_at
 from mailer.send.routes.directions import Directions
 from mailer.spool import drop
-from mailer.spool.layout import DROP, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import DROP
 from mailer.spool.view.obstacles import ExhaustedBudget, Obstacle, obstacles
 
 

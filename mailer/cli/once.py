@@ -16,7 +16,7 @@ from mailer.maillog.events import MailLog
 from mailer.send.heartbeat import Heartbeat
 from mailer.send.run import open_runner
 from mailer.send.runner import Stopped
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 if TYPE_CHECKING:
     from mailer.events.deliverer import Deliverer

@@ -5,7 +5,7 @@ from functools import partial
 from mailer.cli.obstacles import current_obstacles
 from mailer.config.model import Config
 from mailer.send.hop_names import named
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.message_state import Standing
 from mailer.spool.view.verdict import Outlook
 

@@ -68,7 +68,7 @@ def _explain(name: str, error: Exception) -> Exit:
     # Imported here because most runs succeed.
     from mailer.config.problem import ConfigError  # noqa: PLC0415
     from mailer.config.secrets import SecretError  # noqa: PLC0415
-    from mailer.spool.layout import SpoolError  # noqa: PLC0415
+    from mailer.spool.preparation import SpoolError  # noqa: PLC0415
 
     match error:
         case ConfigError():

@@ -15,7 +15,8 @@ from mailer.receive.peers import IMPORT
 from mailer.receive.users.account import Account
 from mailer.receive.users.rates import DAY, Rate, RateRules, Sent
 from mailer.receive.users.user_list import UserList
-from mailer.spool.layout import LOG, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import LOG
 
 _ACCEPTED = frozenset({"accepted"})
 

@@ -15,7 +15,7 @@ from mailer.cli.setup import command_context, configuration
 from mailer.config import checks
 from mailer.config.problem import ConfigError
 from mailer.mail.reply import printable
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state.programs import Program, running
 
 _TIMEOUT = 60.0

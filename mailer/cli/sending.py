@@ -28,7 +28,7 @@ from mailer.maillog import outlet
 from mailer.maillog.events import Level
 from mailer.send.heartbeat import Heartbeat
 from mailer.send.idle import is_idle
-from mailer.spool.layout import SpoolError
+from mailer.spool.preparation import SpoolError
 
 
 def dry_run(limit: int | None, *, as_json: bool) -> Exit:

@@ -17,7 +17,7 @@ from mailer.cli.setup import (
     program_spool,
 )
 from mailer.config.load import Loaded
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 
 @click.command(

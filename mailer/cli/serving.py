@@ -47,7 +47,7 @@ from mailer.receive.server import serve as serve_until
 from mailer.receive.settings import Address, Settings
 from mailer.receive.upload import Store
 from mailer.spool.committer import Committer
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import identity
 from mailer.spool.state.programs import RECEIVER, Registration, running
 

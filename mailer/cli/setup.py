@@ -23,7 +23,9 @@ from mailer.mail.reply import printable
 from mailer.maillog.events import Level, MailLog
 from mailer.maillog.ledger import Ledger
 from mailer.maillog.stderr import Format, stderr_sink
-from mailer.spool.layout import DIRECTORIES, LOG, TRACES, Spool, SpoolError, is_of_hosts
+from mailer.spool.directory import Spool
+from mailer.spool.layout import DIRECTORIES, LOG, TRACES
+from mailer.spool.preparation import SpoolError, is_of_hosts
 from mailer.spool.state.pause import describe, read_pause
 
 

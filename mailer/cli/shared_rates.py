@@ -9,8 +9,9 @@ from mailer.cli.rates import submitted
 from mailer.maillog.lines import decode
 from mailer.maillog.tail import Tail
 from mailer.receive.users.rates import RateLimiter, Sent
+from mailer.spool.directory import Spool
 from mailer.spool.hosts.neighbours import others
-from mailer.spool.layout import LOG, Spool
+from mailer.spool.layout import LOG
 
 LOOK_EVERY = 5.0
 """Seconds between two looks into the ledgers of the other hosts. All hosts together may exceed a limit by

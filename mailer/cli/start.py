@@ -19,7 +19,7 @@ from mailer.config.problem import ConfigError, Problem
 from mailer.config.trust import Untrusted, open_trusted, owners_of, trusted_directory
 from mailer.config.users import read_users
 from mailer.mail.reply import printable
-from mailer.spool.layout import foreign
+from mailer.spool.directory import foreign
 
 if TYPE_CHECKING:
     from mailer.receive.listen.inherited import Inherited

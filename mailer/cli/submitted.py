@@ -8,8 +8,9 @@ from mailer.maillog import search
 from mailer.maillog.ledger import Line
 from mailer.maillog.search import lines_of
 from mailer.monitor.message_story import of_ledger
+from mailer.spool.directory import Spool
 from mailer.spool.ids import earliest
-from mailer.spool.layout import LOG, Place, Spool
+from mailer.spool.layout import LOG, Place
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.view.inspect import Seen, look
 from mailer.spool.view.verdict import last_standings

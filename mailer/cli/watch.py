@@ -24,7 +24,7 @@ from mailer.maillog.events import Level, MailLog
 from mailer.send.heartbeat import Heartbeat
 from mailer.send.run import open_runner
 from mailer.send.runner import Runner  # noqa: TC001 - next to the other imports from send
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import provider_state
 from mailer.spool.state.programs import Registration
 

@@ -27,7 +27,7 @@ from functools import partial
 from mailer.cli.service_manager import ServiceManager
 from mailer.maillog.events import MailLog
 from mailer.spool.checks.self_test import queue_in_words, self_test
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 _MENDABLE = frozenset({errno.EBADF, errno.EMFILE, errno.ENOENT, errno.ENOMEM, errno.ENOTCONN, errno.ESTALE})
 """Errors from the descriptors that this process holds open, or of resources that it has used up."""

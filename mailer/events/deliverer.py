@@ -21,7 +21,8 @@ from mailer.events.store import Cursor, Progress
 from mailer.mail import clock
 from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
-from mailer.spool.layout import LOG, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import LOG
 
 LONGEST = 3600.0
 """Seconds of the longest pause. A next try further in the future was set by a wrong clock and is ignored."""

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from mailer.maillog.tail import Position
-from mailer.spool.layout import FILE_MODE, STATE, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import FILE_MODE, STATE
 from mailer.spool.state import small_files
 
 NAME, _LOCK = "events.json", "events.lock"

@@ -16,9 +16,10 @@ from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.replays import Order
 from mailer.spool import words
+from mailer.spool.directory import SPOOL_WIDE
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import arrival, is_id
-from mailer.spool.layout import SPOOL_WIDE, Place, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import Missed, Unsafe
 from mailer.spool.run.operate import Operator, Refused
 from mailer.spool.scan import spots

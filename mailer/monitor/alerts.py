@@ -22,7 +22,8 @@ from mailer.maillog.events import MailLog
 from mailer.monitor.providers import providers
 from mailer.monitor.reading import Reading, lag
 from mailer.spool import words
-from mailer.spool.layout import Place, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Place
 from mailer.spool.state import small_files
 
 NAMES = ("queueOlderThan", "failedMoreThan", "noRunFor", "eventsOlderThan", "secretEndsWithin")

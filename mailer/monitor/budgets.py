@@ -10,7 +10,7 @@ from mailer.mail import budget
 from mailer.mail.budget import Allowance, Counted, Spent, WhenUsedUp
 from mailer.mail.clock import Reading
 from mailer.spool import words
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import budgets as records
 
 

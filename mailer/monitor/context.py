@@ -15,7 +15,7 @@ from mailer.monitor.limits import LimitsView
 from mailer.monitor.reading import Lookout, Reading
 from mailer.monitor.replays import Replays
 from mailer.monitor.runs import Runs
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state.clock_guard import Doubt
 from mailer.spool.view.verdict import Outlook
 

@@ -25,9 +25,10 @@ from mailer.monitor.providers import providers
 from mailer.monitor.reading import Reading, lag
 from mailer.spool import words
 from mailer.spool.checks.self_test import self_test
+from mailer.spool.directory import Spool
 from mailer.spool.free_space import MIN_INODES
 from mailer.spool.hosts.lease import is_draining
-from mailer.spool.layout import Place, Spool
+from mailer.spool.layout import Place
 from mailer.spool.state.pause import describe
 
 STALE_RUN = 300.0

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from mailer.mail import clock
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.hosts.adoption import has_mail
 from mailer.spool.hosts.epochs import Hosts
 from mailer.spool.hosts.lease import renewed
-from mailer.spool.layout import Spool
 
 SILENT = 600.0
 """Seconds without a renewed lease after which a host counts as gone; clocks of hosts differ by less."""

@@ -16,10 +16,11 @@ from mailer.maillog.ledger import Line
 from mailer.maillog.search import lines_of
 from mailer.maillog.traces import Trace
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import earliest
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import LOG, TRACES, Place, Spool, Spot
+from mailer.spool.layout import LOG, TRACES, Place, Spot
 from mailer.spool.message_state import Standing
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.state import clock_guard

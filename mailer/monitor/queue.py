@@ -15,8 +15,9 @@ from itertools import islice, starmap
 from time import monotonic
 
 from mailer.mail.clock import Clock
+from mailer.spool.directory import Spool
 from mailer.spool.ids import arrival
-from mailer.spool.layout import Place, Spool, Spot, bucket_time, is_scheduled
+from mailer.spool.layout import Place, Spot, bucket_time, is_scheduled
 from mailer.spool.scan import QUEUE, buckets, names
 
 SAMPLE = 50

@@ -16,9 +16,10 @@ from mailer.maillog.totals import Totals, TotalsFold
 from mailer.monitor.queue import QueueView, Snapshot
 from mailer.monitor.results import Stuck, stuck
 from mailer.spool import drop
+from mailer.spool.directory import Spool
 from mailer.spool.drop import Summary
 from mailer.spool.free_space import FreeSpace
-from mailer.spool.layout import LOG, STATE, Place, Spool
+from mailer.spool.layout import LOG, STATE, Place
 from mailer.spool.state import last_run, programs, provider_state, small_files, token_store
 from mailer.spool.state.last_run import LastRun
 from mailer.spool.state.pause import Pause, read_pause

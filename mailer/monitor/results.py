@@ -9,7 +9,8 @@ from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.monitor.queue import WAITING, Snapshot
 from mailer.spool import words
-from mailer.spool.layout import Place, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Place
 from mailer.spool.message_state import Standing
 from mailer.spool.view.inspect import Seen, look
 

@@ -9,7 +9,8 @@ import secrets
 from contextlib import suppress
 
 from mailer.config.secrets import Secret
-from mailer.spool.layout import STATE, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import STATE
 from mailer.spool.state import small_files
 
 _NAME = "monitor-token"

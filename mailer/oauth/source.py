@@ -23,7 +23,7 @@ from mailer.config.oauth import Grant, OAuth2
 from mailer.mail.clock import Clock
 from mailer.oauth.grants import Credentials, Granted, credentials_of, form_of, granted
 from mailer.oauth.trouble import TokenTrouble, ours
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import token_store
 from mailer.spool.state.token_store import Tokens
 

@@ -27,8 +27,8 @@ from mailer.receive.refusals import Refusals
 from mailer.receive.server import serve_one
 from mailer.receive.users.local_users import PeerIds
 from mailer.spool import drop
+from mailer.spool.directory import Spool
 from mailer.spool.drop_file import Damaged, Drop
-from mailer.spool.layout import Spool
 
 _SCAN_INTERVAL = 10.0
 """Seconds between scans of `drop/`; drops appear only while no receiver runs."""

@@ -7,8 +7,8 @@ from collections import Counter
 
 from mailer.mail.clock import Clock
 from mailer.spool import drop
+from mailer.spool.directory import Spool
 from mailer.spool.drop import Kind
-from mailer.spool.layout import Spool
 
 _MAX_REFUSALS = 20
 """Permanent refusals of one user's drops within `_WINDOW`. After those, the user's other drops wait, so that

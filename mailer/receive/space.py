@@ -11,8 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from errno import ESTALE
 
+from mailer.spool.directory import Spool
 from mailer.spool.free_space import MIN_INODES, FreeSpace
-from mailer.spool.layout import Place, Spool
+from mailer.spool.layout import Place
 
 _LOOK_EVERY = 0.1
 """Seconds between two looks at the filesystem, at least."""

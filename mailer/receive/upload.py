@@ -21,9 +21,10 @@ from mailer.receive.content.mime_header import Unencodable
 from mailer.receive.content.wishes import Wishes, wishes
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
+from mailer.spool.directory import Spool
 from mailer.spool.idempotency import InUse, KeyFile, Known, name_of
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Place, Spool
+from mailer.spool.layout import Place
 
 _BEGINNING = 8 * 1024
 """Octets of a damaged message that are searched for its Subject and Message-ID."""

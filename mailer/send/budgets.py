@@ -19,7 +19,7 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Scope
 from mailer.send.phase import Phase
 from mailer.send.trouble import HopTrouble, Resting, SessionLost
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state.budgets import BudgetFile, Holder, Unavailable
 
 PATIENCE = 61.0

@@ -10,7 +10,7 @@ from mailer import __version__
 from mailer.mail import clock
 from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import last_run
 from mailer.spool.state.last_run import LastRun
 

@@ -7,8 +7,9 @@ from mailer.config.model import Config
 from mailer.mail.clock import Clocks
 from mailer.maillog.events import MailLog
 from mailer.send.backoff import Backoff
+from mailer.spool.directory import Spool
 from mailer.spool.due import any_drop, any_message, days_to_prune, due_buckets, keys_to_sweep
-from mailer.spool.layout import Place, Spool
+from mailer.spool.layout import Place
 from mailer.spool.state import clock_guard
 from mailer.spool.state.clock_guard import ClockGuard, Doubt
 from mailer.spool.state.pause import is_paused

@@ -14,9 +14,10 @@ from time import monotonic
 
 from mailer.send.context import RunContext
 from mailer.send.skipped import Skipped, advice, what_failed
+from mailer.spool.directory import SPOOL_WIDE, Spool
 from mailer.spool.due import due_buckets
 from mailer.spool.idempotency import forget_old
-from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.run.archive import prune
 from mailer.spool.run.claim import Claim, Claims, Suspicion, once
 from mailer.spool.run.sweep import clean_tmp, remove_if_empty, requeue, requeue_some

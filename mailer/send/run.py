@@ -34,7 +34,8 @@ from mailer.send.suppressed import Suppressed
 from mailer.send.traces import Traces
 from mailer.spool.background_close import BackgroundClose
 from mailer.spool.committer import Committer
-from mailer.spool.layout import Spool, Spot
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Spot
 from mailer.spool.run.claim import Claims
 from mailer.spool.state.clock_guard import ClockGuard
 

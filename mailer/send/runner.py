@@ -12,7 +12,7 @@ from mailer.send.queue_scan import QueueScan
 from mailer.send.settle import Settler
 from mailer.send.skipped import Skipped
 from mailer.send.worker import Tally, Worker
-from mailer.spool.layout import SPOOL_WIDE, Spool
+from mailer.spool.directory import SPOOL_WIDE, Spool
 from mailer.spool.run.arrivals import Arrivals
 from mailer.spool.run.claim import Claim, Claims
 from mailer.spool.state.pause import is_paused

@@ -15,7 +15,8 @@ from mailer.mail.clock import Clock
 from mailer.mail.outcome import SUPPRESSION_LIST, Outcome, Scope, Status
 from mailer.mail.patterns import compared
 from mailer.mail.reply import printable
-from mailer.spool.layout import SUPPRESSED, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import SUPPRESSED
 
 if TYPE_CHECKING:
     from mailer.spool.state.suppression import Entry

@@ -12,7 +12,8 @@ from mailer.mail.reply import printable
 from mailer.maillog.events import MailLog
 from mailer.send import defects
 from mailer.send.smtp.conversation import Conversation
-from mailer.spool.layout import TRACES, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import TRACES
 
 INTERVAL = 600.0
 """Seconds for which one trace stands for all failures like it."""

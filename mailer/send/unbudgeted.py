@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from itertools import islice
 
 from mailer.send.context import RunContext
+from mailer.spool.directory import SPOOL_WIDE, Spool
 from mailer.spool.entry import Entry
 from mailer.spool.ids import SHARES, arrival, share_of
-from mailer.spool.layout import SPOOL_WIDE, Spool, Spot
+from mailer.spool.layout import Spot
 from mailer.spool.view.inspect import look
 
 _BATCH = 100

@@ -30,7 +30,7 @@ from mailer.send.replies.plain_words import plain
 from mailer.send.replies.reading import About
 from mailer.send.replies.row import phrases
 from mailer.send.trouble import reading_of
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import suppression
 from mailer.spool.state.suppression import Entry
 

@@ -18,7 +18,8 @@ from mailer.send.attempt import Attempt
 from mailer.send.context import RunContext
 from mailer.send.record import Record
 from mailer.send.settle import Settler
-from mailer.spool.layout import SPOOL_WIDE, Place
+from mailer.spool.directory import SPOOL_WIDE
+from mailer.spool.layout import Place
 from mailer.spool.message_state import Disposition, Standing
 from mailer.spool.run.claim import POISON_AFTER, Claim, Claims
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import LockedMessage
 from mailer.spool.transitions import Move
 

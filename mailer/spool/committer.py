@@ -21,7 +21,7 @@ import msgspec
 
 from mailer.ground import libc
 from mailer.spool.changes import Change
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 _REMOVAL_DELAY = 0.25
 """Seconds until removals are synced. They are to be durable within one second, and the fsync takes part of

@@ -30,8 +30,10 @@ from itertools import islice
 import msgspec
 
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.ids import is_id, new_id
-from mailer.spool.layout import DROP, DROP_MODE, Spool
+from mailer.spool.layout import DROP, DROP_MODE
+from mailer.spool.preparation import let_others_through
 from mailer.spool.syscalls import rename_exclusive
 
 REFUSED = ".refused"
@@ -220,4 +222,4 @@ def prepare(spool: Spool, *, wanted: bool) -> None:
                 os.fchmod(directory, 0o700)
     except FileNotFoundError:
         return
-    spool.let_others_through()
+    let_others_through(spool.root)

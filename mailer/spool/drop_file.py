@@ -11,8 +11,9 @@ from contextlib import suppress
 from typing import Self
 
 from mailer.spool import idempotency
+from mailer.spool.directory import Spool
 from mailer.spool.flock import lock
-from mailer.spool.layout import DROP, Spool
+from mailer.spool.layout import DROP
 from mailer.spool.syscalls import read_at
 
 _FIRST_LINE = b"mailer-drop 1\r\n"

@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
+from mailer.spool.directory import Spool
 from mailer.spool.ids import is_id
-from mailer.spool.layout import DROP, ONCE, Place, Spool, bucket_time, day_for, is_day, is_scheduled
+from mailer.spool.layout import DROP, ONCE, Place, bucket_time, day_for, is_day, is_scheduled
 from mailer.spool.scan import buckets, names
 
 SWEPT = "swept"

@@ -30,9 +30,10 @@ from typing import Self
 import msgspec
 
 from mailer.mail import clock
+from mailer.spool.directory import Spool
 from mailer.spool.due import SWEEP_EVERY, SWEPT, is_older
 from mailer.spool.flock import lock
-from mailer.spool.layout import FILE_MODE, ONCE, Place, Spool, is_scheduled
+from mailer.spool.layout import FILE_MODE, ONCE, Place, is_scheduled
 from mailer.spool.locked_message import LockedMessage
 from mailer.spool.scan import QUEUE, buckets, find
 from mailer.spool.syscalls import read_at, sync_filesystem, write_all

@@ -11,11 +11,12 @@ from mailer.mail import clock
 from mailer.mail.envelope import Envelope
 from mailer.spool import journal
 from mailer.spool.changes import NotUndone
+from mailer.spool.directory import Spool
 from mailer.spool.entry import LARGEST_BLOCK, LENGTH_WIDTH, Block, encode_block, with_length
 from mailer.spool.flock import lock
 from mailer.spool.ids import new_id
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import ONCE, Place, Spool, Spot, scheduled_bucket_for
+from mailer.spool.layout import ONCE, Place, Spot, scheduled_bucket_for
 from mailer.spool.renaming import rename_whole
 from mailer.spool.syscalls import begin_writing, rename_exclusive, write_all
 from mailer.spool.transitions import Move, target

@@ -6,10 +6,11 @@ import stat
 from typing import Self
 
 from mailer.spool import journal
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Entry, check_message, read_beginning, read_entry
 from mailer.spool.flock import lock
 from mailer.spool.journal import Event
-from mailer.spool.layout import BUCKETED, Spool, Spot
+from mailer.spool.layout import BUCKETED, Spot
 from mailer.spool.names import foreign_names, other_names
 from mailer.spool.renaming import rename_whole
 from mailer.spool.syscalls import begin_writing, read_at, rename_exclusive, reserve, write_all

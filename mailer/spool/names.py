@@ -10,8 +10,9 @@ it under all of its names, and removes all but one when it moves the message on 
 import os
 from collections.abc import Iterator
 
+from mailer.spool.directory import Spool
 from mailer.spool.inode_spread import HOME
-from mailer.spool.layout import BUCKETED, Place, Spool
+from mailer.spool.layout import BUCKETED, Place
 from mailer.spool.scan import buckets
 
 _NEAR = (Place.CUR, Place.NEW, Place.TMP, Place.HOLD, Place.FAILED, Place.CORRUPT)

@@ -9,7 +9,7 @@ one is durable.
 import errno
 import os
 
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.syscalls import rename_exclusive
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}

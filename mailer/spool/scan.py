@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from operator import attrgetter
 
+from mailer.spool.directory import Spool
 from mailer.spool.ids import ID, is_id
-from mailer.spool.layout import BUCKETED, Place, Spool, Spot, bucket_time
+from mailer.spool.layout import BUCKETED, Place, Spot, bucket_time
 
 QUEUE = (Place.NEW, Place.CUR, Place.RETRY, Place.HOLD, Place.FAILED, Place.CORRUPT)
 """The places that an operator calls "the queue": all but `tmp/` and `sent/`."""

@@ -12,9 +12,10 @@ from bench.servers import OfPostfix
 from mailer.mail import clock
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.spool import journal
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import Place, Spool, bucket_for
+from mailer.spool.layout import Place, bucket_for
 
 _BODY = b"Subject: bench\r\n\r\n" + b"X" * 70 + b"\r\n"
 _LATER = 3600.0

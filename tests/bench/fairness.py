@@ -27,8 +27,8 @@ from testbed.relay import Relay
 from testbed.smtp_sink import SmtpSink
 
 from mailer.mail.envelope import Envelope, Recipient
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Spool
 
 _HOLES = "127.0.66."
 

@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mailer.spool.directory import Spool
 from mailer.spool.ids import new_id
-from mailer.spool.layout import Spool, bucket_for
+from mailer.spool.layout import bucket_for
 
 REQUESTS = 50
 TEXT = {"Accept": "text/plain"}

@@ -17,7 +17,7 @@ from call_faults.scene import Scene, through
 from call_faults.world import SENDER, Mail, World
 from mailer.sendmail.drop import hand_over
 from mailer.spool import drop
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 USER = 4711
 """Somebody who may not write to the spool."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from call_faults.scene import Scene, queued
 from call_faults.world import SENDER, Mail, World, due
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import suppression
 
 

@@ -23,8 +23,8 @@ from testbed.waiting import until
 
 from mailer.mail import clock
 from mailer.maillog.ledger import Line, encode
+from mailer.spool.directory import Spool
 from mailer.spool.ids import new_id
-from mailer.spool.layout import Spool
 
 NOON = clock.seconds("2026-11-22T12:00:00Z")
 DAY = 86_400.0

@@ -21,9 +21,9 @@ from testbed.http_client import ask
 from testbed.relay import Relay
 from testbed.waiting import until
 
+from mailer.spool.directory import Spool
 from mailer.spool.handover.alone import alone
 from mailer.spool.handover.wire import Greeting
-from mailer.spool.layout import Spool
 from mailer.spool.view.inspect import _SLACK
 
 MESSAGES = int(os.environ.get("MAILER_MOVE_MESSAGES", "40"))

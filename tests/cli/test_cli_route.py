@@ -19,7 +19,7 @@ from mailer.cli.route.explanation import Explainer
 from mailer.cli.route.subject import queued
 from mailer.config.load import load
 from mailer.send.dkim.keys import KeyType
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 ADDRESSES = [ANN, BOB, CID, DAN, "postmaster"]
 SENDERS = ["app@example.com", "news@x.example.com", ""]

@@ -14,8 +14,9 @@ from testbed.relay import Relay
 from mailer.mail import clock
 from mailer.maillog.ledger import Line, encode
 from mailer.maillog.search import Query, lines_of
+from mailer.spool.directory import Spool
 from mailer.spool.ids import earliest, new_id
-from mailer.spool.layout import LOG, Spool
+from mailer.spool.layout import LOG
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0

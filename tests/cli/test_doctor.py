@@ -33,7 +33,7 @@ from mailer.cli.doctor.network import unsigned
 from mailer.config.load import load
 from mailer.mail.finding import Grade
 from mailer.send.resolver import DnsResolver
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import provider_state
 from mailer.spool.state.provider_state import ProviderState
 

@@ -15,7 +15,7 @@ from testbed.terminal import Terminal
 from testbed.waiting import until
 
 from mailer.send.runner import PAUSE_POLL
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import pause
 
 

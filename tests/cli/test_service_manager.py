@@ -23,7 +23,7 @@ from mailer.cli.service_manager import ServiceManager
 from mailer.cli.watchdog import Finding, Verdict, Vitals, judge
 from mailer.maillog.events import Fields, Level, MailLog
 from mailer.spool.checks.self_test import queue_in_words
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 MOVED = OSError(errno.ESTALE, "the spool was replaced by another directory")

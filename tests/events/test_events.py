@@ -40,7 +40,8 @@ from mailer.mail import clock
 from mailer.maillog.events import MailLog
 from mailer.maillog.ledger import LOST, Line, encode
 from mailer.maillog.lines import decode
-from mailer.spool.layout import LOG, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import LOG
 
 DAY = 86_400.0
 NOON = clock.seconds("2026-11-22T12:00:00Z")

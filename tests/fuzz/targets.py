@@ -30,8 +30,8 @@ from mailer.receive.upload import Store
 from mailer.receive.users.accounts import Accounts, single_login
 from mailer.receive.users.failures import Failures
 from mailer.spool.committer import Committer
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Spool
 
 END = b"\r\n.\r\n"
 

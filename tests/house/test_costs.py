@@ -26,7 +26,7 @@ from testbed.relay import Relay
 
 import mailer
 from mailer.cli.spool.ls import line
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.view.summary import summaries
 
 OURS = f"{Path(mailer.__file__).parent}/"

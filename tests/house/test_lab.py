@@ -13,7 +13,7 @@ from lab.themes import story_of
 from lab.threads import Worker
 from seeded_defects.catalogue import DEFECTS
 
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 STORIES = (1, 2, 3, 4, 5, 8, 10, 11, 12, 13, 19, 20, 21, 23, 26)
 """One of each theme: those that take the least time."""

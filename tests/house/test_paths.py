@@ -55,9 +55,9 @@ ALLOWED = {
     ): "the queue that the operator named; all else is relative to it",
     ("mailer.imports.directories", "open(fd)"): "a descriptor",
     ("mailer.sendmail.drop", "os.open(path)"): "as its caller's user; all else is relative to it",
-    ("mailer.spool.layout", "path.mkdir"): "a spool is made by its owner, and opened once",
-    ("mailer.spool.layout", "os.open(path)"): "the one descriptor that all else is relative to",
-    ("mailer.spool.layout", "os.open(path.parent)"): "to sync it",
+    ("mailer.spool.directory", "path.mkdir"): "a spool is made by its owner, and opened once",
+    ("mailer.spool.directory", "os.open(path)"): "the one descriptor that all else is relative to",
+    ("mailer.spool.directory", "os.open(path.parent)"): "to sync it",
     ("mailer.spool.checks.probe", "os.open(place)"): "to look at which filesystem it is on",
     (
         "mailer.spool.hosts.epochs",

@@ -20,7 +20,7 @@ from mailer.receive.upload import Store
 from mailer.receive.users.accounts import single_login
 from mailer.receive.users.failures import Failures
 from mailer.spool.committer import Committer
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 NOW = 1_800_000_000.0
 _ID = re.compile(rb"[0-7][0-9A-HJKMNP-TV-Z]{25}")

@@ -31,7 +31,7 @@ from mailer.receive.users.local_users import LocalUser
 from mailer.receive.users.rates import RateLimiter
 from mailer.receive.web.messages import Lookup
 from mailer.spool.committer import Committer
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 USER, PASSWORD = "app@example.com", "correct horse"
 OPEN = Settings(port=0, require_auth=False)

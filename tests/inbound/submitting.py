@@ -23,7 +23,7 @@ from mailer.receive.settings import Endpoint, Settings
 from mailer.receive.users.account import Account
 from mailer.receive.users.auth import Identity
 from mailer.receive.users.hashes import hash_token
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 TOKEN, OTHERS_TOKEN, LIMITED_TOKEN = "mt_" + "a" * 43, "mt_" + "b" * 43, "mt_" + "c" * 43
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

@@ -8,13 +8,14 @@ from functools import partial
 from lab import judge
 from lab.submitting import open_spool
 from lab.world import OTHER, SPOOL, World
+from mailer.spool.directory import Spool
 from mailer.spool.handover.alone import Occupied, alone
 from mailer.spool.handover.arriving import serve
 from mailer.spool.handover.leaving import MOVABLE
 from mailer.spool.handover.mover import Mover, Result
 from mailer.spool.handover.wire import Broken, Greeting, Pipe
 from mailer.spool.journal import Kind
-from mailer.spool.layout import Spool, Spot
+from mailer.spool.layout import Spot
 from mailer.spool.mark import identity
 from mailer.spool.view.inspect import listing
 

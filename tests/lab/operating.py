@@ -14,8 +14,8 @@ from lab.story import Command, Plant
 from lab.submitting import open_spool
 from lab.world import World
 from mailer.spool.checks import fsck
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt
-from mailer.spool.layout import Spool
 from mailer.spool.locked_message import Missed, Unsafe
 from mailer.spool.run.operate import Operator, Refused
 from mailer.spool.scan import find

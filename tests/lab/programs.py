@@ -27,7 +27,7 @@ from mailer.send.smtp.places import Places
 from mailer.send.suppressed import Suppressed
 from mailer.spool.background_close import BackgroundClose
 from mailer.spool.committer import Committer
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.run.claim import Claims
 from mailer.spool.run.sweep import clean_tmp
 from mailer.spool.state.clock_guard import ClockGuard

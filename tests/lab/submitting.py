@@ -21,8 +21,8 @@ from mailer.sendmail.failure import Failure
 from mailer.spool import drop, drop_file, idempotency
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt
-from mailer.spool.layout import Spool
 from mailer.spool.view.inspect import View
 
 Main = Callable[[World], Awaitable[None]]

@@ -28,7 +28,7 @@ from mailer.maillog.events import Level
 from mailer.maillog.ledger import Ledger, Line, _remember_loss, encode, losing_since
 from mailer.maillog.lines import decode
 from mailer.maillog.search import Query, find
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 TODAY = "2026-11-22T21:45:01.000000Z"
 ID = "01JD0M3Q5V8Z7X2C4B6N8M0K1J"

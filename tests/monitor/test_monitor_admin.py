@@ -27,7 +27,7 @@ from testbed.proc import children, opened
 from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.waiting import until
 
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 RETRY = "/admin/retry-failed"
 

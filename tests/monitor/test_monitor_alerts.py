@@ -31,7 +31,7 @@ from mailer.mail import clock
 from mailer.maillog.events import MailLog
 from mailer.monitor.alerts import Alerting, AlertSettings
 from mailer.monitor.reading import Lookout
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.run.operate import Operator
 from mailer.spool.scan import spots
 from mailer.spool.state import last_run, token_store

@@ -24,7 +24,7 @@ from testbed.tools import prometheus_program
 from testbed.waiting import until
 
 from mailer.mail import clock
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import last_run, provider_state
 from mailer.spool.state.last_run import LastRun
 from mailer.spool.state.provider_state import ProviderState
@@ -205,7 +205,7 @@ def test_too_few_inodes_are_failing(tmp_path: Path) -> None:
     ask_it = (
         "import sys, time; from pathlib import Path; from mailer.config.model import Config\n"
         "from mailer.monitor.health import judge; from mailer.monitor.reading import Lookout\n"
-        "from mailer.spool.layout import Spool\n"
+        "from mailer.spool.directory import Spool\n"
         "with Spool.open(Path(sys.argv[1], 'spool'), create=True) as spool:\n"
         "    reading = Lookout(spool, time.time).look()\n"
         "print(dict(judge(reading, Config(), frozenset()))['disk_space'])"

@@ -16,7 +16,7 @@ from testbed.process import ServerProcess
 from testbed.relay import ADMIN_TOKEN, Relay
 
 from mailer.monitor.app import HEAD_TIMEOUT, MAX_BODY
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state.pause import is_paused
 
 PRESENTED = f"Authorization: Bearer {ADMIN_TOKEN}"

@@ -10,8 +10,9 @@ import pytest
 from testbed.waiting import until
 
 from mailer.monitor.queue import SAMPLE, QueueView
+from mailer.spool.directory import Spool
 from mailer.spool.ids import arrival, new_id
-from mailer.spool.layout import Place, Spool, bucket_for, bucket_time
+from mailer.spool.layout import Place, bucket_for, bucket_time
 from mailer.spool.scan import QUEUE
 
 NOW = 1_795_000_000.0

@@ -32,8 +32,8 @@ from mailer.oauth import source
 from mailer.oauth.grants import Granted
 from mailer.oauth.source import TokenSource
 from mailer.oauth.trouble import TokenTrouble
+from mailer.spool.directory import Spool
 from mailer.spool.free_space import FreeSpace
-from mailer.spool.layout import Spool
 from mailer.spool.state import token_store
 from mailer.spool.state.token_store import Tokens
 

@@ -20,7 +20,8 @@ from mailer.mail.clock import Clocks
 from mailer.maillog.events import Level, MailLog
 from mailer.maillog.ledger import Ledger
 from mailer.send.run import open_runner
-from mailer.spool.layout import LOG, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import LOG
 from mailer.spool.state import provider_state
 from mailer.spool.state.provider_state import ProviderState
 from outbound.sending import MESSAGE, PLACES, queue

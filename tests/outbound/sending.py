@@ -11,8 +11,8 @@ from testbed.ports import LOOPBACK
 
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.spool.changes import make_durable
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Spool
 from outbound.hostile import Server
 
 SENDER = "app@example.com"

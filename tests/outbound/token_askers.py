@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mailer.config.load import load
 from mailer.oauth.source import TokenSource
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 
 def source_of(order: dict[str, str]) -> TokenSource:

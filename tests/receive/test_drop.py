@@ -34,9 +34,10 @@ from mailer.sendmail import drop as sendmail_drop
 from mailer.sendmail.drop import hand_over
 from mailer.sendmail.failure import Failure
 from mailer.spool import drop, drop_file, due, idempotency
+from mailer.spool.directory import Spool
 from mailer.spool.drop import Kind
 from mailer.spool.ids import new_id
-from mailer.spool.layout import DROP, ONCE, Spool
+from mailer.spool.layout import DROP, ONCE
 
 as_root = only_root("only root can give a file to another user")
 TEXT = b"From: app@example.com\r\nSubject: drop\r\n\r\n.hello\r\n"

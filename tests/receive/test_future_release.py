@@ -21,9 +21,10 @@ from mailer.mail.envelope import Envelope, Recipient
 from mailer.monitor.queue import QueueView
 from mailer.receive.smtp.parameters import ParameterError, mail_parameters
 from mailer.spool.changes import make_durable
+from mailer.spool.directory import Spool
 from mailer.spool.due import due_buckets
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Place, Spool, bucket_for, full_minute, scheduled_bucket_for
+from mailer.spool.layout import Place, bucket_for, full_minute, scheduled_bucket_for
 from mailer.spool.message_state import Disposition
 from mailer.spool.run.operate import Operator
 from mailer.spool.run.sweep import requeue_due

@@ -28,8 +28,10 @@ from mailer.receive.users.accounts import single_login
 from mailer.receive.users.rates import Rate, RateLimiter, RateRules
 from mailer.spool import idempotency
 from mailer.spool.changes import NotUndone
+from mailer.spool.directory import Spool
 from mailer.spool.idempotency import InUse, KeyFile, forget_old, name_of
-from mailer.spool.layout import ONCE, Spool, SpoolError
+from mailer.spool.layout import ONCE
+from mailer.spool.preparation import SpoolError
 
 TO = "bob@example.net"
 KEYED = b"From: app@example.com\r\nIdempotency-Key: order-4711\r\nSubject: order\r\n\r\nYour order.\r\n"

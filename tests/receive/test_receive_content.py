@@ -15,7 +15,7 @@ from mailer.mail.patterns import AddressPatterns, can_match
 from mailer.receive import replies
 from mailer.receive.content.fault import Fault
 from mailer.receive.space import Space
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 lines = st.lists(
     st.sampled_from([b"A: b\r\n", b" folded\r\n", b"\r\n", b"junk\r\n", b"from : x\r\n", b"From: y\r\n"])

@@ -28,8 +28,8 @@ from mailer.mail.envelope import Envelope, Recipient
 from mailer.receive.content import long_lines, mime_header
 from mailer.receive.content.mime_header import Unencodable
 from mailer.receive.content.quoted_printable import QuotedPrintable
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Spool
 
 ENCODE = replace(OPEN, long_lines=LongLines.QUOTED_PRINTABLE)
 TO = "bob@example.net"

@@ -20,8 +20,8 @@ from mailer.receive.listen.sockets import UnsafeSettingsError
 from mailer.receive.smtp.session import Session
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Spool
 
 MAIL = b"Subject: test\r\n\r\nbody\r\n"
 

@@ -11,7 +11,8 @@ from mailer.maillog.events import Fields, Level, MailLog
 from mailer.receive.content.header_policy import ContentPolicy, Origin
 from mailer.receive.upload import Store, Upload
 from mailer.spool.committer import Committer
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import LockedMessage
 
 ORIGIN = Origin("x", "127.0.0.1", "here.example", extended=True, user="app", smtputf8=False)

@@ -26,7 +26,7 @@ from mailer.receive.listen.certificate import Certificate
 from mailer.receive.listen.sockets import UnsafeSettingsError
 from mailer.receive.settings import Endpoint
 from mailer.spool.committer import Committer
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 MAIL = "Subject: test\r\n\r\nbody\r\n"
 

@@ -145,7 +145,7 @@ DEFECTS = (
     Defect(
         "sync-error-of-another-process",
         "a disk that refuses the journal's writes is not noticed, and mail is acknowledged",
-        "spool/layout.py",
+        "spool/directory.py",
         "            check_takes_changes(directory)",
         "            pass",
         ("spool/test_sync_errors.py",),
@@ -344,9 +344,9 @@ DEFECTS = (
     Defect(
         "new-spool-not-marked",
         "after a power cut while the spool is made, no program starts until somebody makes its mark",
-        "spool/layout.py",
-        "and not empty.\n            os.fsync(self.root)",
-        "and not empty.\n            pass",
+        "spool/preparation.py",
+        "recognizable as a spool.\n        os.fsync(root)",
+        "recognizable as a spool.\n        pass",
         ("spool/test_spool_layout.py",),
     ),
     Defect(

@@ -23,7 +23,8 @@ from mailer.mail.budget import DAY, HOUR, MINUTE, Allowance, Use
 from mailer.mail.clock import Clocks, Reading
 from mailer.send.budgets import Purse, Spent
 from mailer.send.smtp.places import ABANDONED
-from mailer.spool.layout import STATE, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import STATE
 from mailer.spool.state import small_files
 from mailer.spool.state.budgets import BudgetFile, Holder, Unavailable, file_name
 from mailer.spool.state.slots import Slot, Slots

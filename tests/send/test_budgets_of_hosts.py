@@ -12,8 +12,9 @@ import pytest
 from mailer.mail import budget
 from mailer.mail.budget import DAY, HOUR, MINUTE, Allowance, Use
 from mailer.mail.clock import Reading, rfc3339
+from mailer.spool.directory import Spool
 from mailer.spool.hosts.epochs import Grounds, Hosts, Why, following
-from mailer.spool.layout import STATE, Spool
+from mailer.spool.layout import STATE
 from mailer.spool.state import budgets
 from mailer.spool.state.budgets import BudgetFile, Holder, file_name
 

@@ -25,7 +25,8 @@ from testbed.waiting import until
 from mailer.mail.clock import seconds
 from mailer.send import unbudgeted
 from mailer.spool import words
-from mailer.spool.layout import STATE, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import STATE
 from mailer.spool.state import provider_state, suppression
 from mailer.spool.state.provider_state import ProviderState
 from mailer.spool.view.obstacles import ExhaustedBudget, obstacles

@@ -15,7 +15,8 @@ from mailer.cli.clocks import clocks
 from mailer.config.model import Config
 from mailer.maillog.events import Level, MailLog
 from mailer.send.idle import is_idle
-from mailer.spool.layout import DROP, ONCE, Spool, bucket_for, scheduled_bucket_for
+from mailer.spool.directory import Spool
+from mailer.spool.layout import DROP, ONCE, bucket_for, scheduled_bucket_for
 from mailer.spool.state import last_run, pause
 
 DAY = 86_400.0

@@ -15,8 +15,9 @@ from testbed.proc import peak_megabytes
 from testbed.relay import Relay
 from testbed.waiting import until
 
+from mailer.spool.directory import Spool
 from mailer.spool.ids import new_id
-from mailer.spool.layout import Spool, bucket_for
+from mailer.spool.layout import bucket_for
 
 pytestmark = pytest.mark.fault_row(22)
 

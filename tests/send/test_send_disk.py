@@ -19,8 +19,9 @@ from testbed.filesystem import FileSystem
 from testbed.relay import Relay
 from testbed.waiting import until
 
+from mailer.spool.directory import Spool
 from mailer.spool.journal import Event, Kind, encode
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import LockedMessage
 
 NO_SPACE = "No space left on device"

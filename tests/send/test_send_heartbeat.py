@@ -11,7 +11,7 @@ from testbed.waiting import until
 
 from mailer import __version__
 from mailer.mail import clock
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import last_run, small_files
 
 

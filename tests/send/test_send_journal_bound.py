@@ -21,7 +21,7 @@ from mailer.send.context import RunContext
 from mailer.send.record import Record
 from mailer.send.routes.directions import Directions, Own
 from mailer.send.routes.table import Table
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.run.claim import Claim, Claims
 
 DAY = 86_400.0

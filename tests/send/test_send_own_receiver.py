@@ -7,7 +7,7 @@ from outbound.hostile import Server
 from outbound.sending import MESSAGE, TO, forward_to, found, outcomes, queue
 from testbed.relay import PASSWORD, USERNAME, Relay
 
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import identity
 
 WORDS = "this is mailer's own receiver"

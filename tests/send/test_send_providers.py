@@ -27,7 +27,7 @@ from mailer.send.routes import breaker, providers
 from mailer.send.routes.breaker import Ailment
 from mailer.send.routes.turns import Turns
 from mailer.send.trouble import judge
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import provider_state
 from mailer.spool.state.provider_state import Health, ProviderState, Witness
 

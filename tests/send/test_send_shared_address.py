@@ -11,8 +11,9 @@ from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 
 from mailer.mail.clock import rfc3339
+from mailer.spool.directory import Spool
 from mailer.spool.journal import Event
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import LockedMessage
 
 LOGINS = ("ann@example.com", "bob")

@@ -27,7 +27,8 @@ from mailer.send.smtp.concealment import Concealment
 from mailer.send.smtp.conversation import KEPT, Conversation, Kind
 from mailer.send.smtp.transcript import Transcript
 from mailer.send.traces import INTERVAL, PER_HOP, PER_MINUTE, Traces
-from mailer.spool.layout import TRACES, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import TRACES
 
 USER, PASSWORD = "relay@example.com", "ya29.s3cret+open/Sesame"
 REFUSED = {"rcpt": "550 5.1.1 no such user"}

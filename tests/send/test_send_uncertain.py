@@ -13,8 +13,9 @@ from testbed.faketime import faketime
 from testbed.relay import Relay
 
 from mailer.mail.clock import rfc3339
+from mailer.spool.directory import Spool
 from mailer.spool.journal import Event
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import LockedMessage
 
 ANN, BOB = "ann@example.net", "bob@example.net"

@@ -18,7 +18,7 @@ from mailer.mail.outcome import SUPPRESSION_LIST, Outcome, Scope, Status
 from mailer.maillog.events import MailLog
 from mailer.send.suppressed import Suppressed
 from mailer.send.unknown_recipients import Unknown, says_unknown
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import suppression
 from mailer.spool.state.suppression import Entry
 

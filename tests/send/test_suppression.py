@@ -16,7 +16,7 @@ from testbed.relay import Relay
 from mailer.config.model import Config
 from mailer.mail.envelope import Recipient
 from mailer.send.suppressed import Suppressed
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import suppression
 from mailer.spool.state.suppression import Entry, _file_of, key
 

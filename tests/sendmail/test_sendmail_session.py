@@ -11,8 +11,9 @@ from inbound.smuggling import SEQUENCES
 
 from mailer.sendmail import session
 from mailer.sendmail.session import Session
+from mailer.spool.directory import Spool
 from mailer.spool.drop_file import Drop
-from mailer.spool.layout import DROP, DROP_MODE, Spool
+from mailer.spool.layout import DROP, DROP_MODE
 
 BEGIN = "EHLO x\r\nMAIL FROM:<a@here.example>\r\nRCPT TO:<root>\r\n"
 HEADER = "Date: Sun, 29 Nov 2026 09:00:00 +0000\r\nSubject: x\r\n\r\n"

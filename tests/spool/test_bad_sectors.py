@@ -22,8 +22,9 @@ from testbed.relay import Relay
 from testbed.write_log_disk import WriteLogDisk
 
 from mailer.mail import clock
+from mailer.spool.directory import Spool
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import LockedMessage
 
 _FIBMAP = 1

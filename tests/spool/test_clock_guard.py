@@ -10,7 +10,7 @@ from outbound.sending import queue
 
 from mailer.mail import clock
 from mailer.mail.clock import Clocks, Reading
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import clock_guard, last_run
 from mailer.spool.state.clock_guard import ClockGuard, Doubt, Mark, believed, describe, judge, trust
 from mailer.spool.state.last_run import LastRun

@@ -17,7 +17,7 @@ from pathlib import Path
 from mailer.receive.space import Space
 from mailer.sendmail import drop
 from mailer.sendmail.failure import Failure
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.view.examine import space
 from mailer.spool.view.obstacles import _disk
 place = Path(sys.argv[1])

@@ -21,8 +21,8 @@ from spools.handing_over import (
 from spools.states import Queue
 from spools.walk import walk
 
+from mailer.spool.directory import Spool
 from mailer.spool.handover.mover import Result
-from mailer.spool.layout import Spool
 
 
 class Pair:

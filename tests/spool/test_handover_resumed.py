@@ -16,12 +16,13 @@ from spools.handing_over import Cut, hand_over, pipes, run_both, take_in, wrong_
 from spools.states import Queue
 from spools.walk import Found, walk
 
+from mailer.spool.directory import Spool
 from mailer.spool.handover.draft import Draft
 from mailer.spool.handover.leaving import Leaving, NotMovable
 from mailer.spool.handover.mover import Outcome, Result
 from mailer.spool.handover.wire import END, MOST, OFFER, Answer, Broken, Greeting, Offer, Pipe, Verdict
 from mailer.spool.ids import new_id
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.run.operate import Operator, Refused
 
 _HEAD = 5

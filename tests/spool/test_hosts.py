@@ -11,6 +11,7 @@ import pytest
 from testbed.waiting import until
 
 from mailer.mail.clock import Clocks
+from mailer.spool.directory import Spool
 from mailer.spool.hosts import epochs
 from mailer.spool.hosts.adoption import NotAdoptable, claim, mail_in, release, wait_until_quiet
 from mailer.spool.hosts.epochs import Epoch, Grounds, Hosts, Machine, NotJoined, Overtaken, Why, following
@@ -25,8 +26,9 @@ from mailer.spool.hosts.lease import (
     required,
     set_draining,
 )
-from mailer.spool.layout import HOSTS, Place, Spool, SpoolError, Spot, is_of_hosts
+from mailer.spool.layout import HOSTS, Place, Spot
 from mailer.spool.locked_message import Gone, LockedMessage
+from mailer.spool.preparation import SpoolError, is_of_hosts
 
 A, B, C = Machine("a", "a" * 20), Machine("b", "b" * 20), Machine("c", "c" * 20)
 WORD = Grounds("ann", "switched off")

@@ -12,8 +12,9 @@ from spools.walk import walk
 from testbed.faketime import clock_set, faketime
 from testbed.relay import Relay
 
+from mailer.spool.directory import Spool
 from mailer.spool.due import days_to_prune
-from mailer.spool.layout import DIRECTORY_MODE, Spool, day_for
+from mailer.spool.layout import DIRECTORY_MODE, day_for
 from mailer.spool.run import archive
 from mailer.spool.run.archive import prune
 

@@ -14,8 +14,9 @@ from spools.syncs import Fsyncs
 from spools.walk import only, walk
 
 from mailer.spool import locked_message
+from mailer.spool.directory import Spool
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import Busy, Gone, LockedMessage
 from mailer.spool.message_state import Disposition
 from mailer.spool.run.claim import POISON_AFTER, Claims
@@ -26,7 +27,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from spools.runner import attempt, claims_of, settle
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 spool = Spool.open(Path(sys.argv[1]))
 claim = claims_of(spool, 1.8e9).claim(sys.argv[2])
 print("claimed", flush=True)

@@ -16,8 +16,9 @@ from spools.walk import only, walk
 
 from mailer.spool.changes import DurableMove, NotUndone, make_durable
 from mailer.spool.committer import Committer
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import LockedMessage
 from mailer.spool.transitions import Move
 

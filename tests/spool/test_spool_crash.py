@@ -13,7 +13,8 @@ from spools.runner import DELAY, HORIZON, attempt, claims_of, run_once, settle
 from spools.strategies import NOW, accept, envelope, receive
 from spools.walk import Found, walk
 
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Place, Spot
 from mailer.spool.run.operate import Operator
 from mailer.spool.run.sweep import clean_tmp, requeue_due
 from mailer.spool.scan import find

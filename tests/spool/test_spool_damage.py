@@ -9,7 +9,8 @@ from spools.runner import attempt, claims_of, settle
 from spools.strategies import NOW, accept
 from spools.walk import walk
 
-from mailer.spool.layout import Place, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Place
 from mailer.spool.message_state import Disposition
 
 pytestmark = pytest.mark.fault_row(3)

@@ -13,8 +13,8 @@ from spools.strategies import NOW, accept, envelope
 from spools.walk import QUEUE, only, walk
 from testbed.capability import with_own_mounts
 
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Spool
 
 SIZE = 300_000
 
@@ -209,7 +209,7 @@ from spools.runner import run_once
 from spools.strategies import NOW
 from spools.walk import walk
 from mailer.spool.committer import Committer
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 root = Path(sys.argv[1], "spool")
 spool = Spool.open(root, create=True)
 committer = Committer(spool).start()
@@ -243,7 +243,7 @@ from spools.runner import run_once
 from spools.strategies import NOW, envelope, receive
 from spools.walk import only, walk
 from mailer.spool.committer import Committer
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 root = Path(sys.argv[1], "spool")
 spool = Spool.open(root, create=True)
 name = receive(spool, b"x", envelope("deferred@example.net"))

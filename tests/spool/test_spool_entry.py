@@ -16,9 +16,9 @@ from spools.walk import read
 from mailer.config.model import Config
 from mailer.mail.clock import rfc3339, seconds
 from mailer.mail.envelope import Envelope, Recipient
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Block, Corrupt, check_message, encode_block, parse_block, read_entry
 from mailer.spool.ids import new_id
-from mailer.spool.layout import Spool
 
 reuses_its_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

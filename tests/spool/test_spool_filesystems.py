@@ -11,8 +11,8 @@ from testbed.relay import Relay
 
 from mailer.mail.finding import Grade
 from mailer.spool.checks import probe
+from mailer.spool.directory import Spool
 from mailer.spool.filesystems import LOCAL, filesystem_of, refusal
-from mailer.spool.layout import Spool
 from mailer.spool.syscalls import mount_at
 
 _MOUNT = str(Path(__file__).parents[1] / "testbed" / "fuse_mount.py")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mailer.spool import inode_spread
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Place, Spot
 
 FLAGS = os.O_RDWR | os.O_CLOEXEC
 

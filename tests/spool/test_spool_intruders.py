@@ -11,8 +11,9 @@ from spools.strategies import NOW, accept, envelope, receive
 from spools.walk import only, walk
 from testbed.ci import only_root
 
+from mailer.spool.directory import Spool
 from mailer.spool.ids import new_id
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import Unsafe
 from mailer.spool.run.operate import Operator
 from mailer.spool.run.sweep import clean_tmp, requeue_due

@@ -10,7 +10,8 @@ from spools.strace import points, straced
 from spools.strategies import NOW, accept
 from spools.walk import only, walk
 
-from mailer.spool.layout import Place, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Place
 from mailer.spool.run.sweep import clean_tmp, requeue_due
 
 pytestmark = pytest.mark.fault_row(1)

@@ -14,8 +14,10 @@ from spools.strategies import NOW, accept, envelope, receive
 from spools.walk import walk
 from testbed.ci import only_root
 
+from mailer.spool.directory import Spool
 from mailer.spool.due import due_buckets
-from mailer.spool.layout import DIRECTORIES, Place, Spool, SpoolError, Spot, bucket_for, bucket_time, day_for
+from mailer.spool.layout import DIRECTORIES, Place, Spot, bucket_for, bucket_time, day_for
+from mailer.spool.preparation import SpoolError
 from mailer.spool.view.examine import directories
 from mailer.spool.words import until
 

@@ -23,8 +23,9 @@ from spools.runner import DELAY, HORIZON, attempt, claims_of, settle
 from spools.strategies import NOW, envelope, receive
 from spools.walk import Found, walk
 
+from mailer.spool.directory import Spool
 from mailer.spool.entry import read_entry
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import Busy
 from mailer.spool.run.claim import Claim
 from mailer.spool.run.operate import Operator

@@ -22,7 +22,7 @@ import os, sys
 from pathlib import Path
 from spools.runner import run_once
 from spools.strategies import NOW
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 gate_read, gate_write = os.pipe()
 for runner in range(int(sys.argv[2])):
     if os.fork() == 0:

@@ -8,8 +8,9 @@ import pytest
 from spools.states import Queue
 from testbed.relay import Relay
 
-from mailer.spool.layout import Spool, SpoolError
+from mailer.spool.directory import Spool
 from mailer.spool.mark import MARK
+from mailer.spool.preparation import SpoolError
 
 CLONE = Path(__file__).parents[2] / "spool" / "README.md"
 READERS = (

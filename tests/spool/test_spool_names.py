@@ -14,7 +14,8 @@ from spools.strategies import NOW, accept
 from spools.walk import walk
 
 from mailer.spool.checks.fsck import findings
-from mailer.spool.layout import Place, Spool, Spot, bucket_for
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Place, Spot, bucket_for
 from mailer.spool.locked_message import LockedMessage
 from mailer.spool.run.operate import Operator
 from mailer.spool.run.sweep import STALE, clean_tmp, requeue_due

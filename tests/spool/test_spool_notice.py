@@ -21,9 +21,10 @@ from spools.walk import Found, in_two_places, untold, walk
 from mailer.maillog.events import MailLog
 from mailer.send.dsn.notify import NotificationSettings, Notifier
 from mailer.spool.changes import Change, make_durable
+from mailer.spool.directory import Spool
 from mailer.spool.inode_spread import HOME
 from mailer.spool.journal import Event
-from mailer.spool.layout import Place, Spool
+from mailer.spool.layout import Place
 from mailer.spool.message_state import Disposition
 from mailer.spool.run.claim import Claim
 from mailer.spool.run.sweep import clean_tmp

@@ -12,9 +12,10 @@ from spools.syncs import Fsyncs
 from spools.walk import in_two_places, only, walk
 
 from mailer.spool.checks.fsck import findings
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import new_id
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import Busy, LockedMessage, Unsafe
 from mailer.spool.run.operate import Operator, Refused
 from mailer.spool.scan import find

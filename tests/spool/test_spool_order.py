@@ -6,7 +6,7 @@ from spools.moves import MOVE, WHOLE
 from spools.strace import Call, straced
 from spools.strategies import accept
 
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 
 def at(calls: list[Call], name: str, *, path: str = "", holding: str = "", after: int = -1) -> int:

@@ -14,7 +14,8 @@ from testbed.relay import Relay
 
 from mailer.mail.finding import Grade
 from mailer.spool.checks import probe
-from mailer.spool.layout import PROBE, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import PROBE
 from mailer.spool.run.sweep import STALE, clean_tmp
 from mailer.spool.state.pause import pause
 from mailer.spool.syscalls import Mount, mount_of

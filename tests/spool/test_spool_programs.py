@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state.programs import RECEIVER, Registration, running
 
 STARTS = 300

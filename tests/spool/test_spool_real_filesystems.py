@@ -14,7 +14,7 @@ from testbed.tools import program
 
 from mailer.mail.finding import Grade
 from mailer.spool.checks.probe import probe
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 pytestmark = only_root("only root can mount a filesystem")
 

@@ -22,7 +22,8 @@ from mailer.spool.background_close import BackgroundClose
 from mailer.spool.changes import DurableMove, make_durable
 from mailer.spool.checks.fsck import findings
 from mailer.spool.committer import Committer
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import LockedMessage
 from mailer.spool.run.operate import Operator
 from mailer.spool.run.sweep import requeue_due

@@ -13,8 +13,9 @@ from spools.strategies import NOW, accept, envelope, envelopes, receive
 
 from mailer.mail.clock import rfc3339
 from mailer.mail.envelope import Envelope, Recipient
+from mailer.spool.directory import Spool
 from mailer.spool.journal import Event, Kind, encode
-from mailer.spool.layout import Place, Spool
+from mailer.spool.layout import Place
 from mailer.spool.scan import QUEUE
 from mailer.spool.view.inspect import Seen, listing
 from mailer.spool.view.summary import Summary, of_seen, summaries

@@ -14,8 +14,9 @@ from spools.syncs import Fsyncs
 from spools.walk import only, walk
 
 from mailer.spool import incoming as incoming_module
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Place, Spool, Spot, bucket_time
+from mailer.spool.layout import Place, Spot, bucket_time
 from mailer.spool.locked_message import LockedMessage
 from mailer.spool.run.sweep import clean_tmp, requeue_due
 from mailer.spool.scan import count, find, spots

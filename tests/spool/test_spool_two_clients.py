@@ -13,7 +13,7 @@ from testbed.relay import Relay
 
 from mailer.mail.finding import Grade
 from mailer.spool.checks.probe import probe
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 _MOUNTS = str(Path(__file__).parents[1] / "testbed" / "fuse_passthrough.py")
 _PROBE = """

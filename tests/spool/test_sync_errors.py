@@ -22,8 +22,8 @@ from testbed.filesystem import FILE_SYSTEMS
 from testbed.write_log_disk import WriteLogDisk
 
 from mailer.spool.changes import make_durable
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Spool
 
 _NEEDED = ("/dev/fuse", "/dev/loop-control")
 _SYNC = """

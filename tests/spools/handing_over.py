@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from mailer.spool.directory import Spool
 from mailer.spool.handover.arriving import serve
 from mailer.spool.handover.leaving import MOVABLE
 from mailer.spool.handover.mover import Mover, Outcome
 from mailer.spool.handover.wire import Broken, Greeting, Pipe
-from mailer.spool.layout import Spool, Spot
+from mailer.spool.layout import Spot
 from mailer.spool.mark import identity
 from mailer.spool.run.sweep import requeue_due
 from mailer.spool.scan import spots

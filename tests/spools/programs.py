@@ -15,8 +15,9 @@ from pathlib import Path
 
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Spool, Spot
+from mailer.spool.layout import Spot
 from mailer.spool.run.sweep import clean_tmp, requeue_due
 from spools.runner import HORIZON, claims_of, run_once
 from spools.strategies import NOW, envelope

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from mailer.mail.clock import rfc3339
 from mailer.spool.changes import DurableMove, make_durable
+from mailer.spool.directory import Spool
 from mailer.spool.journal import Event
-from mailer.spool.layout import Place, Spool, bucket_for
+from mailer.spool.layout import Place, bucket_for
 from mailer.spool.message_state import Disposition
 from mailer.spool.run.claim import Claim, Claims
 from mailer.spool.scan import names

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from mailer.mail import clock
 from mailer.mail.envelope import Envelope, Recipient
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import Place, Spool, Spot, bucket_for
+from mailer.spool.layout import Place, Spot, bucket_for
 from mailer.spool.locked_message import LockedMessage
 from mailer.spool.mark import MARK
 from mailer.spool.run.operate import Operator

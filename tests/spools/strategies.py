@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.spool.changes import make_durable
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Spool
 
 NOW = 1_795_383_901.25
 """2026-11-22T21:45:01.25Z."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mailer.spool import syscalls
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 
 
 class Torn:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mailer.config.load import OVERRIDES
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from testbed.clients import Server
 from testbed.ports import LOOPBACK, free_port
 from testbed.process import ServerProcess

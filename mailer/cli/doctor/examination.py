@@ -20,7 +20,8 @@ from mailer.config.problem import ConfigError
 from mailer.mail.finding import Finding, Grade
 from mailer.maillog.ledger import losing_since
 from mailer.spool.checks.probe import probe
-from mailer.spool.layout import LOG, Spool, foreign
+from mailer.spool.directory import Spool, foreign
+from mailer.spool.layout import LOG
 from mailer.spool.state import clock_guard
 from mailer.spool.view import examine as spool
 from mailer.spool.view.waiting import queue

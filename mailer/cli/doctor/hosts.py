@@ -6,9 +6,10 @@ from pathlib import Path
 from mailer.config.model import Config
 from mailer.mail.finding import Finding, Grade
 from mailer.monitor.hosts import troubles
+from mailer.spool.directory import Spool
 from mailer.spool.hosts.epochs import Hosts, this_machine
 from mailer.spool.hosts.lease import is_draining, lost
-from mailer.spool.layout import Spool, is_of_hosts
+from mailer.spool.preparation import is_of_hosts
 
 
 def host_findings(config: Config, now: float) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ from mailer.send.resolver import DnsResolver, LookupFailed
 from mailer.send.routes.directions import keeps_mail
 from mailer.send.routes.hops import hop_of, rules_of, tokens_of
 from mailer.send.smtp.hop import Hop
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import identity, provider_state
 from mailer.spool.state.provider_state import ProviderState, States
 

@@ -20,7 +20,8 @@ from mailer.events import backlog, store
 from mailer.events.event import GAP
 from mailer.mail import clock
 from mailer.mail.reply import printable
-from mailer.spool.layout import LOG, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import LOG
 from mailer.spool.words import moment_of
 
 _MAX_COUNTED = 10_000

@@ -14,10 +14,11 @@ from mailer.cli.output import end_with_the_pipe, json_line, tell
 from mailer.cli.setup import acting_as_owner, configuration
 from mailer.config.model import Config
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.hosts.adoption import mail_in
 from mailer.spool.hosts.epochs import Epoch, Hosts, Machine, this_machine
 from mailer.spool.hosts.lease import is_draining, renewed
-from mailer.spool.layout import Spool, SpoolError
+from mailer.spool.preparation import SpoolError
 
 
 @click.group(

@@ -30,10 +30,10 @@ from mailer.cli.spool.verbs import Order
 from mailer.config.load import Loaded
 from mailer.maillog.events import Level
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.hosts.adoption import claim, mail_in, release, wait_until_quiet
 from mailer.spool.hosts.epochs import Grounds
 from mailer.spool.hosts.lease import LEASE, MARGIN, required
-from mailer.spool.layout import Spool
 
 OFF = "the operator's word that it is off"
 _TELL_EVERY = 10.0

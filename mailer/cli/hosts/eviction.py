@@ -17,8 +17,8 @@ from mailer.cli.output import tell
 from mailer.cli.setup import acting_as_owner
 from mailer.config.model import Config
 from mailer.mail.reply import printable
+from mailer.spool.directory import Spool
 from mailer.spool.hosts.lease import client_of, clients
-from mailer.spool.layout import Spool
 
 _PATIENCE = 60.0
 """Seconds for one call of ceph."""

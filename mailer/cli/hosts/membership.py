@@ -14,11 +14,12 @@ from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line, tell
 from mailer.cli.setup import acting_as_owner, configuration, make_spool, operator_name
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.hosts.adoption import claim, mail_in, release
 from mailer.spool.hosts.epochs import Grounds, Hosts, Machine
 from mailer.spool.hosts.lease import set_draining
-from mailer.spool.layout import Spool, SpoolError
 from mailer.spool.mark import Standing, standing
+from mailer.spool.preparation import SpoolError
 from mailer.spool.state.programs import running
 
 

@@ -20,7 +20,8 @@ from mailer.maillog.traces import Trace
 from mailer.monitor.budgets import Budget, budgets
 from mailer.send.hop_names import provider_at
 from mailer.spool import words
-from mailer.spool.layout import TRACES, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import TRACES
 from mailer.spool.state import provider_state
 from mailer.spool.state.provider_state import Health, ProviderState, health
 

@@ -22,7 +22,8 @@ from mailer.send.smtp.hop import Hop, StartTls
 from mailer.send.staging import Staging
 from mailer.send.suppressed import Suppressed
 from mailer.spool import words
-from mailer.spool.layout import LOCAL, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import LOCAL
 from mailer.spool.message_state import Standing
 from mailer.spool.view.obstacles import next_attempt
 

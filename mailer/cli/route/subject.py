@@ -11,8 +11,8 @@ from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.header import HeaderTooLarge, read_header
 from mailer.send.routes.directions import mail_of
 from mailer.send.routes.rules import Mail
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt
-from mailer.spool.layout import Spool
 from mailer.spool.message_state import Standing
 from mailer.spool.view.inspect import View
 

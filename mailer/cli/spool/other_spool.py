@@ -17,10 +17,10 @@ from mailer.cli.program import system_words
 from mailer.cli.setup import become_owner, configuration, keeping_lease, make_spool, open_log, take_lease
 from mailer.config.load import Loaded
 from mailer.maillog.events import Level
+from mailer.spool.directory import Spool
 from mailer.spool.handover.alone import Occupied, alone
 from mailer.spool.handover.arriving import serve
 from mailer.spool.handover.wire import Broken, Greeting, Pipe
-from mailer.spool.layout import Spool
 from mailer.spool.mark import identity
 
 _INNER = "receive-moved"

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from mailer.cli.children import end_with
-from mailer.spool.layout import Place, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Place
 from mailer.spool.scan import spots
 from mailer.spool.view.inspect import EVERYTHING, Share
 

@@ -12,7 +12,8 @@ from mailer.cli.options import DURATION
 from mailer.cli.setup import CommandContext
 from mailer.cli.synonyms import STATES, Word
 from mailer.mail.patterns import is_part_of
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Place, Spot
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.view.inspect import EVERYTHING, Seen, Share, listing
 from mailer.spool.view.summary import Summary, of_seen, summaries

@@ -16,8 +16,9 @@ from mailer.cli.spool.selection import locate
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt, Entry
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.message_state import Standing
 from mailer.spool.scan import QUEUE
 from mailer.spool.view.inspect import Seen, View, look

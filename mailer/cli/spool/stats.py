@@ -15,8 +15,9 @@ from mailer.cli.output import json_line
 from mailer.cli.setup import command_context
 from mailer.cli.spool import records
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.ids import arrival
-from mailer.spool.layout import Place, Spool
+from mailer.spool.layout import Place
 from mailer.spool.scan import QUEUE, spots
 
 

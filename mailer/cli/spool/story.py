@@ -24,7 +24,8 @@ from mailer.maillog import traces
 from mailer.maillog.ledger import OpenDirectory
 from mailer.maillog.traces import Trace
 from mailer.monitor import message_story
-from mailer.spool.layout import TRACES, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import TRACES
 from mailer.spool.view import story
 from mailer.spool.view.verdict import Outlook
 

@@ -34,8 +34,10 @@ from mailer.monitor.message_story import Story
 from mailer.send.routes.directions import keeps_mail
 from mailer.send.run import open_runner
 from mailer.spool.changes import make_durable
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import NotMade, Place, Spool
+from mailer.spool.layout import Place
+from mailer.spool.preparation import NotMade
 
 _PEER = "mailer test"
 

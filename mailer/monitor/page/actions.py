@@ -16,9 +16,10 @@ from mailer.monitor.page.layout import page, see_other
 from mailer.monitor.page.login import Door
 from mailer.monitor.page.session import FIELD, Sessions, fields
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import is_id
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import Busy, Gone, Unsafe
 from mailer.spool.message_state import State
 from mailer.spool.run.operate import Operator, Refused

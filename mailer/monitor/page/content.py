@@ -20,9 +20,9 @@ from mailer.monitor.page.mime import MAX_READ, Content, Part, read
 from mailer.monitor.page.sanitised import POLICY as FRAME_POLICY
 from mailer.monitor.page.sanitised import sanitised
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import is_id
-from mailer.spool.layout import Spool
 from mailer.spool.view.inspect import View
 
 _LINES = 5000

@@ -14,8 +14,9 @@ from mailer.monitor.page.layout import page
 from mailer.monitor.page.login import Door
 from mailer.monitor.queue import WAITING
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.ids import is_id
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.scan import spots
 from mailer.spool.view import story
 from mailer.spool.view.inspect import Seen, look

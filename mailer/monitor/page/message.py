@@ -15,9 +15,10 @@ from mailer.monitor.page.layout import page
 from mailer.monitor.page.login import Door
 from mailer.monitor.page.mime import decoded
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.ids import is_id
-from mailer.spool.layout import Spool, Spot
+from mailer.spool.layout import Spot
 from mailer.spool.view import story
 from mailer.spool.view.inspect import View
 from mailer.spool.view.story import Step

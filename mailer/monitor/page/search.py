@@ -18,8 +18,9 @@ from mailer.monitor.page.layout import page, see_other
 from mailer.monitor.page.listing import items
 from mailer.monitor.page.login import Door
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.ids import is_id, is_prefix
-from mailer.spool.layout import LOG, Spool
+from mailer.spool.layout import LOG
 from mailer.spool.scan import QUEUE, spots
 from mailer.spool.view import story
 from mailer.spool.view.inspect import Seen, look

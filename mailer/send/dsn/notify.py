@@ -15,9 +15,9 @@ from mailer.maillog.events import MailLog
 from mailer.send.dsn.owed import Action, Destination, Told, may_owe, owed
 from mailer.spool import message_state
 from mailer.spool.committer import Committer
+from mailer.spool.directory import Spool
 from mailer.spool.incoming import Incoming
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import Spool
 from mailer.spool.message_state import State
 from mailer.spool.run.claim import Claim
 from mailer.spool.run.notice import Sent, Written

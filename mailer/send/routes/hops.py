@@ -11,7 +11,7 @@ from mailer.mail.outcome import Status
 from mailer.send.routes.directions import Directions, Own, Target, lost_reply
 from mailer.send.routes.tls_demand import STARTTLS, demand_of
 from mailer.send.smtp.hop import Hop
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.message_state import Standing
 
 if TYPE_CHECKING:

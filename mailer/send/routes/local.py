@@ -21,7 +21,8 @@ from mailer.send.routes.route import OnCommit, OnTrouble
 from mailer.send.trouble import HopTrouble
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
-from mailer.spool.layout import FILE_MODE, LOCAL, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import FILE_MODE, LOCAL
 from mailer.spool.run.claim import Claim
 from mailer.spool.syscalls import rename_exclusive
 

@@ -19,7 +19,7 @@ from mailer.send.routes.route import Route
 from mailer.send.routes.table import Table
 from mailer.send.smtp.pool import Pool
 from mailer.spool.committer import Committer
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import identity
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from mailer.send.routes import alike, breaker
 from mailer.send.routes.breaker import Ailment, Kind
 from mailer.send.smtp.hop_sessions import HANG_AFTER
 from mailer.send.trouble import Resting
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import provider_state
 from mailer.spool.state.provider_state import Health, ProviderState, States, Witness, health
 

@@ -11,6 +11,7 @@ from math import inf
 
 import msgspec
 
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.ids import is_id
 from mailer.spool.layout import (
@@ -24,7 +25,6 @@ from mailer.spool.layout import (
     SUPPRESSED,
     TRACES,
     Place,
-    Spool,
     Spot,
     is_day,
 )

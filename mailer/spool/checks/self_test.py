@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 
-from mailer.spool.layout import Place, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import Place
 from mailer.spool.state import small_files
 
 _NEEDED = (Place.TMP, Place.NEW, Place.CUR, Place.RETRY)

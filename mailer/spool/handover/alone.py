@@ -8,8 +8,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mailer.spool.directory import Spool
 from mailer.spool.flock import lock
-from mailer.spool.layout import Place, Spool
+from mailer.spool.layout import Place
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -19,6 +19,7 @@ from mailer.mail import clock
 from mailer.mail.clock import Clock
 from mailer.spool import idempotency, journal
 from mailer.spool.changes import Change, Removal, Written, make_all_durable, make_durable
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt, Entry, check_message, read_entry
 from mailer.spool.handover.draft import Draft
 from mailer.spool.handover.parking import RESTING, unpark
@@ -40,7 +41,7 @@ from mailer.spool.handover.wire import (
 )
 from mailer.spool.ids import is_id
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import ONCE, Place, Spool, Spot
+from mailer.spool.layout import ONCE, Place, Spot
 from mailer.spool.locked_message import Busy, LockedMessage, Missed, Unsafe
 from mailer.spool.message_state import State
 from mailer.spool.scan import QUEUE, find

@@ -3,10 +3,11 @@
 import os
 from contextlib import suppress
 
+from mailer.spool.directory import Spool
 from mailer.spool.flock import lock
 from mailer.spool.handover.wire import Offer
 from mailer.spool.ids import new_id
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.syscalls import begin_writing, rename_exclusive, write_all
 from mailer.spool.transitions import Move, target
 

@@ -17,12 +17,13 @@ from typing import Self
 from mailer.mail import clock
 from mailer.spool import idempotency
 from mailer.spool.changes import Change, Removal, Written
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.handover.parking import RESTING, park, unpark
 from mailer.spool.handover.wire import CHUNK, Greeting, Key, Offer
 from mailer.spool.ids import new_id
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import LockedMessage
 from mailer.spool.run.claim import is_given_back
 from mailer.spool.run.notice import complete

@@ -22,6 +22,7 @@ import msgspec
 from mailer.mail.clock import Clock
 from mailer.mail.reply import printable
 from mailer.spool.changes import Change, make_all_durable
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt
 from mailer.spool.handover.leaving import Between, Leaving, NotMovable
 from mailer.spool.handover.wire import (
@@ -37,7 +38,7 @@ from mailer.spool.handover.wire import (
     Pipe,
     Verdict,
 )
-from mailer.spool.layout import Spool, Spot
+from mailer.spool.layout import Spot
 from mailer.spool.locked_message import Busy, Gone, Unsafe
 
 _MOST = 50

@@ -8,10 +8,12 @@ that host is gone, too.
 from collections.abc import Callable, Iterator
 
 from mailer.mail.clock import Clocks
+from mailer.spool.directory import Spool
 from mailer.spool.handover.leaving import MOVABLE
 from mailer.spool.hosts.epochs import Epoch, Grounds, Hosts, Machine, Why, following
 from mailer.spool.hosts.lease import LEASE, MARGIN, RENEW_EVERY, records
-from mailer.spool.layout import DROP, Place, Spool, SpoolError
+from mailer.spool.layout import DROP, Place
+from mailer.spool.preparation import SpoolError
 from mailer.spool.scan import batches, names
 
 _LOOK_EVERY = 1.0

@@ -27,7 +27,8 @@ import msgspec
 
 from mailer.ground import durable
 from mailer.mail import clock
-from mailer.spool.layout import DIRECTORY_MODE, FILE_MODE, HOSTS, SpoolError
+from mailer.spool.layout import DIRECTORY_MODE, FILE_MODE, HOSTS
+from mailer.spool.preparation import SpoolError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -21,8 +21,10 @@ from pathlib import Path
 
 from mailer.mail import clock
 from mailer.mail.clock import Clocks
+from mailer.spool.directory import Spool
 from mailer.spool.hosts.epochs import Epoch, Hosts, Machine
-from mailer.spool.layout import FILE_MODE, STATE, Spool, SpoolError
+from mailer.spool.layout import FILE_MODE, STATE
+from mailer.spool.preparation import SpoolError
 from mailer.spool.state import small_files
 
 LEASE = 30.0

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import suppress
 
+from mailer.spool.directory import Spool
 from mailer.spool.hosts.epochs import Hosts
-from mailer.spool.layout import Spool
 from mailer.spool.state import small_files
 
 

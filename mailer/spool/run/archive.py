@@ -1,7 +1,8 @@
 """Retention of the copies in `sent/`: days that are old enough are deleted."""
 
+from mailer.spool.directory import SPOOL_WIDE, Spool
 from mailer.spool.due import days_to_prune
-from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import LockedMessage, Missed, Unsafe
 from mailer.spool.run.claim import Report
 from mailer.spool.run.sweep import remove_if_empty

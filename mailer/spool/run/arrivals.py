@@ -9,8 +9,9 @@ import struct
 
 from mailer.ground.libc import last_error
 from mailer.ground.libc import libc as _libc
+from mailer.spool.directory import Spool
 from mailer.spool.ids import is_id
-from mailer.spool.layout import Place, Spool
+from mailer.spool.layout import Place
 
 _IN_MOVED_TO = 0x80
 _IN_CREATE = 0x100

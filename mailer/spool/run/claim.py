@@ -14,9 +14,10 @@ import msgspec
 from mailer.mail import clock
 from mailer.mail.clock import Clock
 from mailer.spool import idempotency
+from mailer.spool.directory import SPOOL_WIDE, Spool
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.journal import Event, Kind, decode, last_kind
-from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import LockedMessage, Missed, Unsafe, quarantine
 from mailer.spool.message_state import fold
 from mailer.spool.names import is_handled_elsewhere

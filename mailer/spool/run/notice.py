@@ -18,9 +18,10 @@ import contextlib
 import errno
 import os
 
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import Busy, Gone, LockedMessage, Unsafe
 from mailer.spool.message_state import State
 from mailer.spool.scan import QUEUE, find

@@ -21,10 +21,11 @@ from mailer.spool.changes import (
     make_all_durable,
     make_durable,
 )
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt
 from mailer.spool.handover.parking import unpark
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import LockedMessage, Unsafe, remove_quarantined
 from mailer.spool.message_state import State
 from mailer.spool.syscalls import sync_filesystem

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 
+from mailer.spool.directory import SPOOL_WIDE, Spool
 from mailer.spool.due import due_buckets
 from mailer.spool.ids import is_id
 from mailer.spool.inode_spread import HOME
-from mailer.spool.layout import PROBE, SPOOL_WIDE, Place, Spool, Spot
+from mailer.spool.layout import PROBE, Place, Spot
 from mailer.spool.locked_message import LockedMessage, Missed, Unsafe
 from mailer.spool.run.claim import Claims, Report
 from mailer.spool.run.notice import is_awaited

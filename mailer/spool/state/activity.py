@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
 
+from mailer.spool.directory import Spool
 from mailer.spool.ids import arrival
-from mailer.spool.layout import LOG, STATE, Place, Spool, is_day
+from mailer.spool.layout import LOG, STATE, Place, is_day
 from mailer.spool.scan import buckets, names
 
 _IDS = 1000

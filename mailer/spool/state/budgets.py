@@ -36,7 +36,8 @@ from msgspec.structs import replace
 from mailer.mail import budget
 from mailer.mail.budget import Allowance, Room, Use
 from mailer.mail.clock import Reading
-from mailer.spool.layout import FILE_MODE, STATE, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import FILE_MODE, STATE
 from mailer.spool.state import small_files
 
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from mailer.mail import clock
 from mailer.mail.clock import Clocks, Reading
 from mailer.spool import words
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import last_run, small_files
 from mailer.spool.state.activity import moments
 

@@ -10,7 +10,7 @@ recipient.
 import secrets
 from contextlib import suppress
 
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import small_files
 
 _NAME = "identity"

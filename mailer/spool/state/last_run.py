@@ -2,7 +2,7 @@
 
 import msgspec
 
-from mailer.spool.layout import Spool
+from mailer.spool.directory import Spool
 from mailer.spool.state import small_files
 
 _NAME = "last-run.json"

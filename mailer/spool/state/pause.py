@@ -10,7 +10,8 @@ import msgspec
 
 from mailer.mail import clock
 from mailer.mail.reply import printable
-from mailer.spool.layout import STATE, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import STATE
 from mailer.spool.state import small_files
 
 _NAME = "paused"

@@ -16,7 +16,8 @@ from typing import Self
 import msgspec
 
 from mailer.mail.lazy_pattern import compile_late
-from mailer.spool.layout import FILE_MODE, STATE, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import FILE_MODE, STATE
 
 RECEIVER = "mailer serve"
 """The name of the program that accepts mail."""

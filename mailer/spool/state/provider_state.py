@@ -15,7 +15,8 @@ import msgspec
 from msgspec.structs import replace
 
 from mailer.mail.login_causes import Cause, cause_of
-from mailer.spool.layout import STATE, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import STATE
 from mailer.spool.state import small_files
 
 NAME = "providers.json"

@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterator
 from hashlib import sha256
 
-from mailer.spool.layout import FILE_MODE, STATE, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import FILE_MODE, STATE
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable, Iterator
 
 from mailer.ground import durable
-from mailer.spool.layout import FILE_MODE, STATE, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import FILE_MODE, STATE
 
 _LONGEST = 16 * 2**20
 _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

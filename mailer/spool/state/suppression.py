@@ -23,7 +23,8 @@ import msgspec
 
 from mailer.mail.address import check_address
 from mailer.mail.patterns import compared, folded
-from mailer.spool.layout import FILE_MODE, SUPPRESSED, Spool
+from mailer.spool.directory import Spool
+from mailer.spool.layout import FILE_MODE, SUPPRESSED
 from mailer.spool.syscalls import read_at, sync_filesystem
 
 _FEW = 8

@@ -14,8 +14,9 @@ from typing import Annotated, Self
 
 import msgspec
 
+from mailer.spool.directory import Spool
 from mailer.spool.flock import lock
-from mailer.spool.layout import FILE_MODE, STATE, Spool
+from mailer.spool.layout import FILE_MODE, STATE
 from mailer.spool.state import small_files
 
 ROOM = 2**20

@@ -8,8 +8,10 @@ from shlex import quote
 
 from mailer.mail.finding import Finding, Grade
 from mailer.spool.checks.self_test import can_change
+from mailer.spool.directory import Spool
 from mailer.spool.free_space import MIN_INODES, free_space
-from mailer.spool.layout import DIRECTORIES, DIRECTORY_MODE, Spool, owned_by_another
+from mailer.spool.layout import DIRECTORIES, DIRECTORY_MODE
+from mailer.spool.preparation import owned_by_another, right_mode
 
 ASK_OWNER = "run this as the spool's owner, or as root"
 
@@ -76,7 +78,9 @@ def _wrong(spool: Path, state: os.stat_result) -> Iterator[Finding]:
             elif found.st_uid != os.geteuid():
                 words, _, todo = owned_by_another(spool, found).partition(": ")
                 yield Finding(str(path), "owner", Grade.PROBLEM, f"{words}, so no program starts", todo)
-            elif (mode := stat.S_IMODE(found.st_mode)) != (right := DIRECTORY_MODE if name else opened.mode):
+            elif (mode := stat.S_IMODE(found.st_mode)) != (
+                right := DIRECTORY_MODE if name else right_mode(opened.root)
+            ):
                 useless = mode & DIRECTORY_MODE != DIRECTORY_MODE
                 words = f"has mode {mode:04o}, not {right:04o}: "
                 words += "we cannot use it" if useless else "others can enter it"

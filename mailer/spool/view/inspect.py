@@ -16,9 +16,10 @@ import msgspec
 
 from mailer.mail.outcome import Status
 from mailer.spool import journal
+from mailer.spool.directory import SPOOL_WIDE, Spool
 from mailer.spool.entry import Corrupt, Entry, check_message, read_entry
 from mailer.spool.journal import Event
-from mailer.spool.layout import BUCKETED, SPOOL_WIDE, Place, Spool, Spot
+from mailer.spool.layout import BUCKETED, Place, Spot
 from mailer.spool.scan import QUEUE, batches, buckets, find, names
 from mailer.spool.syscalls import read_at
 

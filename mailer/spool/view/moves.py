@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt
-from mailer.spool.layout import Spool, Spot
+from mailer.spool.layout import Spot
 from mailer.spool.view.inspect import View
 
 

@@ -14,8 +14,9 @@ import msgspec
 
 from mailer.mail import clock
 from mailer.spool import words
+from mailer.spool.directory import Spool
 from mailer.spool.journal import Event
-from mailer.spool.layout import Place, Spool, Spot, full_minute
+from mailer.spool.layout import Place, Spot, full_minute
 from mailer.spool.scan import names
 from mailer.spool.state import provider_state
 from mailer.spool.state.pause import describe, read_pause

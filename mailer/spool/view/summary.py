@@ -17,9 +17,10 @@ from mailer.mail import clock
 from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.outcome import FINAL, Status
 from mailer.spool import journal
+from mailer.spool.directory import Spool
 from mailer.spool.entry import FORMAT
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import Place, Spool
+from mailer.spool.layout import Place
 from mailer.spool.message_state import OUTCOMES
 from mailer.spool.scan import QUEUE
 from mailer.spool.view.inspect import EVERYTHING, Seen, Share, join_scans

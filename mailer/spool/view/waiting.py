@@ -11,8 +11,9 @@ import msgspec
 from mailer.mail import clock
 from mailer.mail.finding import Finding, Grade
 from mailer.spool import drop
+from mailer.spool.directory import Spool
 from mailer.spool.ids import arrival
-from mailer.spool.layout import DROP, Place, Spool, bucket_time
+from mailer.spool.layout import DROP, Place, bucket_time
 from mailer.spool.scan import buckets, names, spots
 from mailer.spool.state import last_run
 from mailer.spool.state.pause import describe, read_pause
