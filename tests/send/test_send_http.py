@@ -228,6 +228,34 @@ def test_a_release_lasts_over_an_attempt_that_does_not_reach_the_interface(relay
     assert found(relay.spool, waiting) is None
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        (200, b"<html>Welcome</html>", {"Content-Type": "text/html"}),
+        (200, {"error": {"code": "Nope", "message": "domain is not verified"}}),
+        (204, b""),
+    ],
+)
+@pytest.mark.parametrize("name", ["mailgun", "graph"])
+def test_a_2yz_that_is_not_the_interfaces_is_uncertain(
+    relay: Relay, tokens: TokenServer, name: str, said: tuple[object, ...]
+) -> None:
+    """A page at a wrong `apiUrl` also answers 200: the mail is tried once more, and held then."""
+    with HttpApi(graph if name == "graph" else mailgun) as api:
+        api.script = [said]
+        relay.configure(through(api, tokens) if name == "graph" else by_key(api))
+        waiting = queue(relay.spool, message=MESSAGE)
+        assert relay.mailer_send("--once").returncode == 0
+        assert journal(relay, waiting)[-1]["event"] == "uncertain"
+        told = relay.mailer("spool", "why", waiting).stdout
+        assert f"that is no answer of the {name} interface: see apiUrl" in told
+        relay.mailer("providers", "reset", "--all")
+        relay.mailer("spool", "retry", waiting)
+        assert relay.mailer_send("--once").returncode == 0
+        assert journal(relay, waiting)[-1]["event"] == "held"
+    assert (api.requests, api.taken) == (2, [])
+
+
 @pytest.mark.parametrize("answers", [True, False], ids=["504", "killed"])
 def test_a_runner_that_is_killed_in_the_second_hand_over_makes_no_third_copy(
     relay: Relay, *, answers: bool

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from mailer.config.hops import Api
 from mailer.mail.reply import printable
 
 _MAX_TEXT = 600
@@ -36,9 +37,20 @@ class Answer:
     """The body, or its beginning."""
 
     @property
-    def taken(self) -> bool:
-        """Whether the interface has accepted responsibility for the message."""
+    def positive(self) -> bool:
+        """Whether the answer is 2yz, whoever gave it."""
         return 200 <= self.status < 300
+
+    def taken(self, api: Api) -> bool:
+        """Tell whether the interface has accepted responsibility for the message, in its documented way.
+
+        Graph answers 202, the others the id of the message that they took. Another 2yz may come from a web
+        page at a wrong `apiUrl`, from a gateway, or state an error; the message may have been taken or not.
+        """
+        if api is Api.GRAPH:
+            return self.status == 202
+        found = self._object()
+        return self.positive and any(isinstance(found.get(name), str) for name in ("id", "MessageId"))
 
     @property
     def failed(self) -> bool:
@@ -56,11 +68,11 @@ class Answer:
         code, words = self._said()
         said = ": ".join(filter(None, (code, words))) or _EMPTY.get(self.status, "no reason is given")
         line = f"HTTP {self.status} {printable(hide(said), _MAX_TEXT)}"
-        if self.taken and (theirs := self._id()):
+        if self.positive and (theirs := self._id()):
             line += f" id={printable(hide(theirs), 200)}"
         if (pause := self.pause) is not None:
             line += f" (Retry-After: {pause:.0f} s)"
-        if recipients > 1 and not self.taken:
+        if recipients > 1 and not self.positive:
             line += f" (one of {recipients} recipients)"
         return line
 

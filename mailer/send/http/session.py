@@ -4,7 +4,8 @@
 
 Until the last piece of a request is written, the message is sent to no recipient. After that, a status below
 500 says whether it was accepted. A status of 500 or more often comes from a gateway that timed out, while the
-server behind it delivers the message. So the recipients are `uncertain` then, as after a lost connection.
+server behind it delivers the message. So the recipients are `uncertain` then, as after a lost connection, and
+after a 2yz that is not as the interface documents it.
 """
 
 import asyncio
@@ -261,11 +262,15 @@ class HttpSession:
         line = self._line(answer, len(batch))
         whole = self._exchange.whole
         self.alive = self.alive and whole
-        if answer.taken and not whole:
+        assert self.hop.api is not None
+        if answer.positive and not whole:
             text = f"{self._line(answer)} (before the whole request was sent)"
             raise SessionLost(self.label, Phase.BODY, text)
-        if answer.taken:
+        if answer.taken(self.hop.api):
             return [self._outcome(r, Status.SENT, Scope.MESSAGE, line) for r in batch]
+        if answer.positive:
+            line = f"{line}; that is no answer of the {self.hop.api} interface: see apiUrl"
+            return [self._outcome(r, Status.UNCERTAIN, Scope.HOST, line) for r in batch]
         if answer.failed and whole:
             return [self._outcome(r, Status.UNCERTAIN, Scope.HOST, line) for r in batch]
         status, scope = judge_http(line)
