@@ -14,7 +14,7 @@ from mailer.config.model import Config
 from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.login_causes import cause_of
 from mailer.mail.outcome import SUPPRESSION_LIST, Status
-from mailer.send.hop_names import provider_at
+from mailer.send.hop_names import provider_at, providers_with
 from mailer.send.replies.reader import read_line
 from mailer.send.replies.reading import About, Reading
 from mailer.send.replies.recipients import FULL_MAILBOX
@@ -82,9 +82,12 @@ def _kept(config: Config) -> str:
 
 def _left_behind(config: Config, standing: Standing) -> str:
     """Return advice if a hop was a provider but is none now; empty if it still is, or is an exchanger."""
-    if not config.forward_smtp or config.direct_delivery.enabled or provider_at(config, standing.hop):
+    hop = standing.hop
+    if not config.forward_smtp or config.direct_delivery.enabled:
         return ""
-    server = f"{standing.hop} is not a provider in $.forwardProviders any more"
+    if provider_at(config, hop) or providers_with(config, hop):
+        return ""
+    server = f"{hop} is not a provider in $.forwardProviders any more"
     if standing.status is Status.SENT:
         return f"{server}; ask those who run it, with the reply above."
     return f"{server}: `mailer spool retry {{id}}` tries the mail at the present ones."

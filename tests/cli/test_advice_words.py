@@ -5,7 +5,8 @@ import shlex
 import time
 from pathlib import Path
 
-from outbound.sending import forward_to
+from outbound.hostile import Server
+from outbound.sending import MESSAGE, forward_to, queue
 from spools.states import HOP, Queue
 from testbed.relay import Relay
 
@@ -58,3 +59,15 @@ def test_mail_that_a_former_provider_has_not_taken_goes_to_those_of_now(relay: R
     assert f"`mailer spool retry {waiting}`" in told
     relay.configure({"directDelivery": {"enabled": True}})
     assert "any more" not in relay.mailer("spool", "why", waiting).stdout
+
+
+def test_mail_too_large_for_every_provider_is_not_said_to_be_a_former_providers(relay: Relay) -> None:
+    """A limit that the greeting states is our own conclusion, of which the journal has the host alone."""
+    with Server(extensions=("SIZE 100",)) as small, Server(extensions=("SIZE 200",)) as other:
+        for hops in ((small,), (small, other)):
+            relay.configure(forward_to(*hops))
+            refused = queue(relay.spool, message=MESSAGE + b"x" * 200 + b"\r\n")
+            assert relay.mailer_send("--once").returncode == 0
+            told = relay.mailer("spool", "why", refused).stdout
+            assert "change it, send it anew" in told
+            assert "any more" not in told
