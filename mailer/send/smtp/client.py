@@ -17,11 +17,12 @@ from mailer.send.smtp import tls, utf8
 from mailer.send.smtp.body import DotStuffer
 from mailer.send.smtp.conversation import Conversation, Piece
 from mailer.send.smtp.events import Broken, Event, GoAhead, Settled, Verdict
-from mailer.send.smtp.extensions import NO_LIMITS, Extensions, mail_command, rcpt_command
+from mailer.send.smtp.extensions import Extensions, mail_command, rcpt_command
 from mailer.send.smtp.hop import Hop, StartTls
 from mailer.send.smtp.login import Login, TokenRefused, fetch
 from mailer.send.smtp.machine import State
 from mailer.send.smtp.opening import Opening
+from mailer.send.smtp.unasked import outcomes_unasked
 from mailer.send.smtp.verdicts import worn
 from mailer.send.smtp.wire import Wire, connect
 from mailer.send.trouble import HopTrouble, SessionLost, judge, of_the_mail
@@ -208,7 +209,7 @@ class Session:
         After any exception, cancellation included, the session is dead. Unless `on_commit` had returned, the
         message was sent to no recipient.
         """
-        implied = {} if self._is_begun else self._implied(message, recipients)
+        implied = {} if self._is_begun else outcomes_unasked(self, message, recipients)
         asked = [one for one in recipients if one.address not in implied] if implied else recipients
         if not asked:
             return [implied[recipient.address] for recipient in recipients]
@@ -230,7 +231,7 @@ class Session:
         message, recipients = letter
         if message.envelope.smtputf8 and not self.extensions.smtputf8:
             return False  # The header would have to be read.
-        return not self._implied(message, recipients)
+        return not outcomes_unasked(self, message, recipients)
 
     async def close(self) -> None:
         """Send QUIT if the session is ready, wait briefly for the reply, and close. Never raises."""
@@ -253,42 +254,6 @@ class Session:
         return Conversation(self.label, wire.began, self._opening, last, earlier, self._dialogue.conceal)
 
     # A transaction.
-
-    def _implied(self, message: Message, recipients: Sequence[Recipient]) -> dict[str, Outcome]:
-        """Return the outcomes that the EHLO reply already implies, by address; these are not sent."""
-        offered = self.extensions
-        implied: dict[str, Outcome] = {}
-        if offered.limits is not NO_LIMITS:
-            fits = offered.limits.take([recipient.address for recipient in recipients])
-            beyond = [one for one, fit in zip(recipients, fits, strict=True) if not fit]
-            implied = {recipient.address: self._beyond(recipient) for recipient in beyond}
-        if offered.size_limit and message.size > offered.size_limit:  # RFC 1870 6.1
-            most, size = offered.size_limit, message.size
-            text = f"552 5.3.4 message of {size} octets exceeds the limit of {most} at {self.label}"
-            return self._refused_unasked(recipients, Scope.MESSAGE, text) | implied
-        if not offered.smtputf8:  # RFC 6531 3.2
-            # The hop's name comes first: after "not offered by", `send/replies/` would take an address in it
-            # for a complaint about our own address.
-            text = f"550 5.6.7 {self.label} does not offer SMTPUTF8, which this mail needs"
-            if utf8.indispensable(message):
-                return self._refused_unasked(recipients, Scope.MESSAGE, text) | implied
-            if not all(map(str.isascii, map(_address, recipients))):
-                impossible = [one for one in recipients if not one.address.isascii()]
-                return self._refused_unasked(impossible, Scope.RECIPIENT, text) | implied
-        return implied
-
-    def _beyond(self, recipient: Recipient) -> Outcome:
-        text = f"more recipients than {self.label} accepts in one transaction (RFC 9422)"
-        return Outcome(recipient.address, Status.PENDING, self.label, text, Scope.RECIPIENT)
-
-    def _refused_unasked(
-        self, recipients: Sequence[Recipient], scope: Scope, text: str
-    ) -> dict[str, Outcome]:
-        host = f"[{self.hop.name}]" if ":" in self.hop.name else self.hop.name
-        return {
-            one.address: Outcome(one.address, Status.BOUNCED, host, text, scope, self.tls)
-            for one in recipients
-        }
 
     async def _attempt(
         self, message: Message, batch: Sequence[Recipient], on_commit: Commit, following: Following | None
