@@ -14,9 +14,8 @@ from msgspec.structs import replace
 from mailer.mail import clock
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status, was_asked
-from mailer.mail.reply import printable
 from mailer.send.context import RunContext
-from mailer.send.journal_bound import SPENT, JournalBound
+from mailer.send.outcome_lines import SPENT, TRIED_AGAIN, JournalBound, grouped, room_for_outcome
 from mailer.send.report import Report
 from mailer.send.routes.directions import lost_reply
 from mailer.spool import journal, message_state
@@ -24,31 +23,14 @@ from mailer.spool.journal import OVERDUE, Event, Kind
 from mailer.spool.message_state import Standing
 from mailer.spool.run.claim import Claim
 
-_KINDS = {
-    Status.SENT: Kind.SENT,
-    Status.DEFERRED: Kind.DEFERRED,
-    Status.BOUNCED: Kind.BOUNCED,
-    Status.EXPIRED: Kind.EXPIRED,
-    Status.UNCERTAIN: Kind.UNCERTAIN,
-}
-
 _SENT, _BOUNCED, _UNCERTAIN = Status.SENT, Status.BOUNCED, Status.UNCERTAIN
 _COMMITTING = Kind.COMMITTING
-
-_TRIED_AGAIN = {Status.DEFERRED, Status.UNCERTAIN}
 
 # `map` with one of these takes a third of the time of a list comprehension, when there is one element.
 _address, _status, _kind = attrgetter("address"), attrgetter("status"), attrgetter("event")
 
 _DURABLE = {Kind.SENT, Kind.COMMITTING}
 """Lines that must be durable, because without them a power cut would lead to a duplicate delivery."""
-
-_MAX_REPLY = 1000
-_MAX_TLS = 250
-"""Characters, all printable. Each takes at most four octets in the journal, or two if JSON escapes it."""
-_ROOM_FOR_LINE = 4 * (_MAX_REPLY + _MAX_TLS) + 512
-"""Journal octets to reserve before the final dot for each line of the outcome, in addition to its hop and its
-addresses. The rest of a line, which is names, times and numbers, takes less than 300."""
 
 LATE = "its Latest-Delivery-Time has passed"
 
@@ -179,7 +161,7 @@ class Record:
         now = self.context.clock()
         event = Event(at=clock.rfc3339(now), event=_COMMITTING, to=to, hop=hop, attempt=self.attempt)
         line = journal.encode(event)
-        promised = self._room(recipients, hop)
+        promised = room_for_outcome(recipients, hop, self.doubted)
         # An earlier exchanger's reservation may remain, for recipients that are uncertain at another hop.
         self.claim.locked.give_back(self._give_back(to))
         self.claim.locked.reserve(len(line) + sum(promised.values()))
@@ -191,21 +173,6 @@ class Record:
             self.claim.locked.sync()
         if lease:
             lease.check()  # A filesystem over a network may have kept the write waiting for minutes.
-
-    def _room(self, recipients: Sequence[Recipient], hop: str) -> dict[str, int]:
-        """Return how many journal octets the outcome of one final dot may take, by recipient.
-
-        One reply settles all recipients. It makes several lines if only some of them ask for success
-        notifications, or only some are uncertain at another hop.
-        """
-        room = {one.address: 2 * len(one.address.encode()) + 8 for one in recipients}
-        lines, longest = 1, len(hop.encode())
-        if len(recipients) > 1 or self.doubted:
-            hops = [self.doubted.get(one.address, hop) for one in recipients]
-            lines = len({(at, one.wants("SUCCESS")) for at, one in zip(hops, recipients, strict=True)})
-            longest = max(longest, *[len(at.encode()) for at in hops])
-        room[recipients[0].address] += lines * (_ROOM_FOR_LINE + 2 * longest)
-        return room
 
     def throttled(self, hop: str, seconds: float, per_minute: int) -> None:
         """Record that the message waits for its turn at a hop because of `ratePerHop`; see `waits`."""
@@ -270,11 +237,11 @@ class Record:
         number = self.attempt if resting_until is None else self.state.attempts
         if self.doubted:
             outcomes = [self._still_in_doubt(outcome) for outcome in outcomes]
-        following = ""
-        if again := not _TRIED_AGAIN.isdisjoint(map(_status, outcomes)):
+        following, overdue = "", False
+        if again := not TRIED_AGAIN.isdisjoint(map(_status, outcomes)):
             if gives_up:
-                outcomes = [self._aged(one) if one.status in _TRIED_AGAIN else one for one in outcomes]
-            delay = self._delay
+                outcomes = [self._aged(one) if one.status in TRIED_AGAIN else one for one in outcomes]
+            overdue, delay = self._is_overdue(), self._delay
             if resting_until is not None:
                 delay = self.context.backoff.within(resting_until - now, self.context.random)
             following = self._following(now + delay)
@@ -282,12 +249,15 @@ class Record:
             fresh = some
             if again and resting_until is None:
                 fresh = [outcome for outcome in some if not self._repeats(outcome)]
-            lines = _alike(fresh)
+            lines = grouped(fresh)
             self._append(
-                [self._event(outcome, to, number, now, following) for outcome, to in lines.items()],
+                [
+                    self._bound.event(outcome, to, now, number, following, overdue=overdue)
+                    for outcome, to in lines.items()
+                ],
                 of_promise=self._give_back(map(_address, some)),
             )
-            groups = lines if len(fresh) == len(some) else _alike(some)
+            groups = lines if len(fresh) == len(some) else grouped(some)
             self._report.outcomes(groups, self.state, number, following, self.handed_over)
             if _BOUNCED in map(_status, some):
                 self.refused += [outcome for outcome in some if outcome.status is _BOUNCED]
@@ -387,23 +357,6 @@ class Record:
     def _is_overdue(self) -> bool:
         return self._believed and self.context.backoff.overdue(self.state.since, self._began)
 
-    def _event(self, outcome: Outcome, to: list[str], number: int, now: float, following: str) -> Event:
-        again = outcome.status in _TRIED_AGAIN
-        return Event(
-            at=clock.rfc3339(now),
-            event=_KINDS[outcome.status],
-            to=tuple(to),
-            hop=outcome.hop,
-            reply=printable(self._bound.cut(outcome.reply), _MAX_REPLY),
-            scope="" if outcome.status is _SENT else outcome.scope.value,
-            attempt=number,
-            next=following if again else "",
-            reason=OVERDUE if again and self._is_overdue() else "",
-            tls=outcome.tls and printable(outcome.tls, _MAX_TLS),
-            unclear=outcome.unclear,
-            action=outcome.action,
-        )
-
     def _append(self, events: Sequence[Event], lines: bytes = b"", *, of_promise: int = 0) -> None:
         """Append events; args: lines: theirs, if they are encoded already."""
         held = self.claim.locked
@@ -417,16 +370,3 @@ class Record:
 
     def _at(self) -> str:
         return clock.rfc3339(self.context.clock())
-
-
-def _alike(outcomes: Sequence[Outcome]) -> dict[Outcome, list[str]]:
-    """Group the recipients by equal outcomes; the address in each key is without meaning.
-
-    Sent ones come first: if the disk is full after all, the line that prevents a duplicate is written.
-    """
-    if len(outcomes) == 1:
-        return {outcomes[0]: [outcomes[0].address]}  # The case of nearly every message.
-    groups: dict[Outcome, list[str]] = {}
-    for outcome in sorted(outcomes, key=lambda outcome: outcome.status is not Status.SENT):
-        groups.setdefault(replace(outcome, address=""), []).append(outcome.address)
-    return groups

@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from mailer.mail.outcome import FINAL, Outcome, Status
+from mailer.mail.outcome import FINAL, Outcome
 from mailer.mail.reply import enhanced_status
 from mailer.maillog.events import Delivery, MailLog, Times
+from mailer.send.outcome_lines import TRIED_AGAIN
 from mailer.spool.message_state import State
 from mailer.spool.run.claim import Claim
 
 _Groups = Mapping[Outcome, Sequence[str]]
 """Recipients grouped by equal outcomes; the address in each key is without meaning."""
-
-_TRIED_AGAIN = {Status.DEFERRED, Status.UNCERTAIN}
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -43,7 +42,7 @@ class Report(msgspec.Struct, frozen=True):
                 tuple(to),
                 attempt,
                 _came_to(state) if number == last else "",
-                following if outcome.status in _TRIED_AGAIN else "",
+                following if outcome.status in TRIED_AGAIN else "",
                 Times(received, state.since, self.begun, handed_over.get(to[0])),
             )
 

@@ -53,7 +53,7 @@ LARGEST_BLOCK = 24 * 1024 * 1024
 """Bytes; a larger block is neither written nor read. The largest `maxRecipients`, each with the longest RCPT,
 needs less."""
 _LARGEST_JOURNAL = 256 * 1024 * 1024
-"""Bytes. Runners give up a message at an eighth of it (`send.journal_bound`); earlier versions did not."""
+"""Bytes. Runners give up a message at an eighth of it (`send.outcome_lines`); earlier versions did not."""
 
 _NO_CONTROLS = bytes({*range(256)} - {*range(32), 0x7F})
 _SINGLE_LINES = 8

@@ -34,7 +34,7 @@ from mailer.oauth import source
 from mailer.receive import pickup, refusals, replies, server
 from mailer.receive.content import data, idempotency, resent
 from mailer.receive.users import failures, user_list
-from mailer.send import journal_bound, queue_scan, runner, skipped, traces
+from mailer.send import outcome_lines, queue_scan, runner, skipped, traces
 from mailer.send.dkim import verify
 from mailer.send.dsn import report
 from mailer.send.http.apis import LIMITS
@@ -124,8 +124,8 @@ STATED = [
     ("spool", "is deleted `logRetention` after its end ({} days", Config().log_retention / _DAY),
     ("spool", "days; at least {})", retention._AT_LEAST / _DAY),
     ("spool", "the file in `once/` is gone, {} days after", once._DROP_KEPT / _DAY),
-    ("spool", "From {} MiB on all repeated deferrals", journal_bound.SOFT / _MIB),
-    ("spool", "From {} MiB on, recipients", journal_bound.HARD / _MIB),
+    ("spool", "From {} MiB on all repeated deferrals", outcome_lines.SOFT / _MIB),
+    ("spool", "From {} MiB on, recipients", outcome_lines.HARD / _MIB),
     ("spool", "after {} from one address in a minute", failures._MAX_LINES),
     ("spool", "within {} minutes in all", clock_guard._EVEN / _MINUTE),
     ("spool", "is up to {} days later than the last reading", clock_guard._GAP / _DAY),

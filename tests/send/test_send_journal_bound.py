@@ -15,7 +15,7 @@ from mailer.config.model import Config
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.maillog.events import MailLog
-from mailer.send import journal_bound
+from mailer.send import outcome_lines
 from mailer.send.backoff import Backoff
 from mailer.send.context import RunContext
 from mailer.send.record import Record
@@ -70,9 +70,9 @@ def test_dead_recipients_until_the_maximum_age_leave_a_bounded_journal(tmp_path:
 
     with pytest.MonkeyPatch.context() as patch:
         for bound in ("REPLIES", "SOFT", "HARD"):
-            patch.setattr(journal_bound, bound, getattr(journal_bound, bound) // 100)
+            patch.setattr(outcome_lines, bound, getattr(outcome_lines, bound) // 100)
         attempts = try_to_the_end(root, name, decide)
-        longest = 2 * journal_bound.HARD
+        longest = 2 * outcome_lines.HARD
     (path,) = (root / "cur").iterdir()
     assert attempts > 100, "the whole five days"
     assert path.stat().st_size < longest
@@ -85,7 +85,7 @@ def test_a_message_whose_journal_is_full_is_given_up_early_and_says_so(tmp_path:
     root = tmp_path / "spool"
     name = queue(root, [f"r{number}@example.net" for number in range(100)], received=0.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal_bound, "HARD", 20_000)
+        patch.setattr(outcome_lines, "HARD", 20_000)
         attempts = try_to_the_end(
             root,
             name,
@@ -99,7 +99,7 @@ def test_a_message_whose_journal_is_full_is_given_up_early_and_says_so(tmp_path:
 
 def test_who_is_deferred_again_in_the_same_words_shares_one_line(relay: Relay) -> None:
     """And once they are taken, each is sent once."""
-    recipients = [f"r{number}@example.net" for number in range(2 * journal_bound.MANY)]
+    recipients = [f"r{number}@example.net" for number in range(2 * outcome_lines.MANY)]
     with Server({"rcpt": "450 4.2.2 " + "full " * 200}) as server:
         relay.configure(forward_to(server, retry={"schedule": ["1m"], "maxAge": "5d"}))
         name = queue(relay.spool, recipients, MESSAGE)
