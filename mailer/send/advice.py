@@ -51,7 +51,7 @@ def advise(config: Config, standing: Standing) -> str:
         case Status.SENT:
             return _theirs_now(standing, whose)
         case Status.UNCERTAIN:
-            return _uncertain(config, standing, whose)
+            return _uncertain(config, standing, whose, is_left=bool(moved))
         case _ if standing.reply:
             said = _about(standing, whose)
             return _once_given_up(said) if standing.status in _GIVEN_UP else said
@@ -108,9 +108,9 @@ def _theirs_now(standing: Standing, whose: Provider | None) -> str:
     )
 
 
-def _uncertain(config: Config, standing: Standing, whose: Provider | None) -> str:
+def _uncertain(config: Config, standing: Standing, whose: Provider | None, *, is_left: bool) -> str:
     name = _name(standing, whose)
-    if config.uncertain == "hold":
+    if config.uncertain == "hold" or is_left:  # No run tries it at a hop that no route leads to.
         return (
             f"Ask {name} whether they have it. If so, `mailer spool rm {{id}}`; if not, `mailer spool "
             "release {id}`."

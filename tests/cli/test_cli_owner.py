@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,30 @@ def test_root_leaves_no_file_of_its_own_in_another_users_spool(open_directory: P
         assert owners == {NOBODY.pw_uid}
         if "why" in command:
             assert "requeued, to be tried at the next run, by alice" in done.stdout
+    assert len(relay.delivered()) == 2
+
+
+def test_a_message_that_root_restored_is_told_of_and_goes_out_as_is_said(open_directory: Path) -> None:
+    """A copy by root: every command said to submit it again, and doctor to raise the concurrency."""
+    relay = Relay(open_directory)
+    queue = Queue(relay.spool)
+    message, shut = queue.new(), queue.new()
+    give_away(relay.spool)
+    os.chown(relay.spool / "new" / message, 0, 0)
+    (relay.spool / "new" / shut).chmod(0)
+    assert relay.mailer_send("--once").returncode == 0
+    doctor = relay.mailer("doctor", "--offline").stdout
+    assert "2 messages of another user, or with another mode: no run sends such mail" in doctor
+    [todo] = re.findall(r"type, as root: (chown .*)", doctor)
+    for each in (message, shut):
+        told = relay.mailer("spool", "why", each).stdout
+        assert "need not be damaged" in told
+        [typed] = re.findall(r"`(chown [^`]+)`", told)
+        subprocess.run(typed, shell=True, cwd=relay.spool, check=True)
+    assert "another mode" not in relay.mailer("doctor", "--offline").stdout
+    os.chown(relay.spool / "new" / message, 0, 0)
+    subprocess.run(todo, shell=True, check=True)
+    assert relay.mailer_send("--once").returncode == 0
     assert len(relay.delivered()) == 2
 
 

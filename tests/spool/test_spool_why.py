@@ -319,3 +319,32 @@ def test_a_disk_that_takes_nothing_is_named_before_a_missing_runner(disk: str, r
     told = verdict(relay, message, under=DISKS[disk](relay))
     assert f"sending is stopped, because the filesystem of {relay.spool} {disk}" in told
     assert "start one" not in told
+
+
+def test_mail_that_waits_for_its_final_reply_is_not_said_to_have_lost_it(relay: Relay) -> None:
+    """Servers that scan before they answer take minutes for that; once the runner has died, it is lost."""
+    dot = threading.Event()
+    with Server({"dot": reached(dot, HANG)}) as server:
+        relay.configure(named(server))
+        message = queue(relay.spool)
+        with relay.watch() as runner:
+            assert dot.wait(60)
+            told = verdict(relay, message)
+            runner.kill()
+        assert f"{TO}: being sent at {at(server)} (no final reply yet)" in told
+        assert "lost" not in told
+        assert "twice" not in told
+        assert "may arrive twice" in verdict(relay, message)
+
+
+def test_mail_that_a_former_provider_may_have_is_not_said_to_be_tried_there_again(relay: Relay) -> None:
+    with Server({"dot": DROP}) as former, Server() as present:
+        relay.configure(named(former))
+        message = queue(relay.spool)
+        assert relay.mailer_send("--once").returncode == 0
+        relay.configure(named(present))
+        assert relay.mailer_send("--once", under=faketime("+3m")).returncode == 0
+        told = verdict(relay, message)
+    assert "no route leads there any more" in told
+    assert f"Ask {at(former)} whether they have it." in told
+    assert "tried again at the same hop, and may" not in told

@@ -26,11 +26,13 @@ from mailer.spool.syscalls import read_at
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK = 256 * 1024
 
+NOT_PERMITTED = "it cannot be opened: Permission denied"
+"""Why a file is not read that is not damaged: it belongs to another user, or has no mode for its owner."""
 _UNOPENABLE = {
     errno.ELOOP: "it is a symbolic link",
     errno.ENXIO: "it is a socket or a device",
     errno.ENODEV: "it is a socket or a device",
-    errno.EACCES: "it cannot be opened: Permission denied",
+    errno.EACCES: NOT_PERMITTED,
 }
 
 _MAX_TRIES = 10

@@ -18,7 +18,7 @@ from mailer.spool.entry import Entry
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import LOCAL, Place
 from mailer.spool.message_state import OUTCOMES, Standing
-from mailer.spool.view.inspect import Seen
+from mailer.spool.view.inspect import NOT_PERMITTED, Seen
 from mailer.spool.view.obstacles import Obstacle, next_attempt, sentences
 from mailer.spool.view.story import outcome, turn
 
@@ -63,6 +63,8 @@ def verdict(seen: Seen, events: Sequence[Event], outlook: Outlook) -> list[str]:
         events: its journal's events.
         outlook: what else decides.
     """
+    if seen.entry is None and seen.reason == NOT_PERMITTED:
+        return [_not_permitted(seen.spot.path)]
     if seen.entry is None:
         what = f"Unreadable: {seen.reason}. It is never sent; the file is {seen.spot.path} in the spool."
         return [f"{what} Have its application submit it again; find what damages files (disk, program)."]
@@ -72,10 +74,14 @@ def verdict(seen: Seen, events: Sequence[Event], outlook: Outlook) -> list[str]:
         _stands(seen, entry, events, outlook),
         *([_is_about(state.about)] if state.about else []),
         *([_is_copy(state.replays)] if state.replays else []),
-        *(_standing(standing, entry, outlook) for standing in state.standings),
+        *(_standing(standing, seen, outlook) for standing in state.standings),
         *_other_hops(entry, events, outlook),
         *_deaths(events, seen.spot.place),
-        *_timely(advice((*state.standings, *_elsewhere(entry, events)), outlook, seen.id), entry, outlook),
+        *_timely(
+            advice((*_told_of(state.standings, seen), *_elsewhere(entry, events)), outlook, seen.id),
+            entry,
+            outlook,
+        ),
     ]
     return [printable(line, 4000) for line in told]
 
@@ -96,13 +102,18 @@ def gist(seen: Seen, events: Sequence[Event], outlook: Outlook, whom: Callable[[
         ]
     )
     others = [] if settled else _elsewhere(seen.entry, events)
-    told = _timely(advice((*asked, *others), outlook, seen.id), seen.entry, outlook)
+    told = _timely(advice((*_told_of(asked, seen), *others), outlook, seen.id), seen.entry, outlook)
     return [printable(line, 4000) for line in (*stands, *told)]
 
 
 def _asked(standings: Sequence[Standing], whom: Callable[[str], bool]) -> Sequence[Standing]:
     """Return the recipients that were asked about; all if the envelope has none (`redirectAllTo`)."""
     return [each for each in standings if whom(each.address)] or standings
+
+
+def _told_of(standings: Sequence[Standing], seen: Seen) -> list[Standing]:
+    """Leave out the recipients to whom the message is being sent now: nothing is to be done for them."""
+    return [each for each in standings if not _is_being_sent(each, seen)]
 
 
 def _timely(lines: list[str], entry: Entry, outlook: Outlook) -> list[str]:
@@ -115,6 +126,15 @@ def advice(standings: Collection[Standing], outlook: Outlook, message_id: str) -
     order = sorted(standings, key=lambda standing: standing.status is Status.SENT)
     said = dict.fromkeys(filter(None, map(outlook.advise, order)))
     return [line.replace("{id}", message_id) for line in list(said)[:_ADVICE]]
+
+
+def _not_permitted(path: str) -> str:
+    return (
+        f"No run can open it: Permission denied. The file, {path} in the spool, belongs to another user (as "
+        "after a restore by root) or has another mode, and need not be damaged. Before it is submitted "
+        "again, type as root, in the spool's directory: "
+        f"`chown --reference=. {path}; chmod 600 {path}`. Then the next run goes on with it."
+    )
 
 
 def _is_about(message_id: str) -> str:
@@ -236,8 +256,11 @@ _MEANINGS = {
 }
 
 
-def _standing(standing: Standing, entry: Entry, outlook: Outlook) -> str:
-    meaning = _MEANINGS[standing.status]
+def _standing(standing: Standing, seen: Seen, outlook: Outlook) -> str:
+    assert seen.entry is not None
+    entry, meaning = seen.entry, _MEANINGS[standing.status]
+    if _is_being_sent(standing, seen):
+        return f"{words.address(standing.address)}: being sent at {standing.hop} (no final reply yet)"
     if standing.status is Status.SENT and standing.hop == LOCAL:
         meaning = "kept in the local Maildir"
     elif standing.status is Status.EXPIRED and standing.handed_to:
@@ -245,6 +268,11 @@ def _standing(standing: Standing, entry: Entry, outlook: Outlook) -> str:
     elif standing.status is Status.PENDING and (standing.reply or entry.state.attempts):
         meaning = "to be tried again"
     return f"{outcome(standing)} ({meaning}{_telling(standing, entry.envelope.sender, outlook)})"
+
+
+def _is_being_sent(standing: Standing, seen: Seen) -> bool:
+    """Tell whether a runner that lives is handing it over; if it dies, the recipient stays uncertain."""
+    return seen.in_hand and standing.status is Status.UNCERTAIN and not standing.reply
 
 
 def _telling(standing: Standing, sender: str, outlook: Outlook) -> str:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 
@@ -20,7 +22,7 @@ from mailer.spool.state.pause import describe, read_pause
 from mailer.spool.view.examine import ASK_OWNER, never_started
 from mailer.spool.view.inspect import View
 from mailer.spool.view.moves import unfinished
-from mailer.spool.words import duration
+from mailer.spool.words import count, duration
 
 _LATE = 300.0
 """Seconds after which a runner should have claimed a message that is ready: five runs by cron."""
@@ -45,7 +47,7 @@ def queue(spool: Path, now: float) -> list[Finding]:
         if never_started(spool):
             return [Finding(str(spool), "queue", Grade.SKIPPED, "mailer was never started here")]
         try:
-            return [_sending(opened, now), *_at_rest(opened, now)]
+            return [_sending(opened, now), *_not_ours(opened), *_at_rest(opened, now)]
         except OSError as error:
             if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 words, path = f"cannot be read: {error.strerror}", spool / (error.filename or "")
@@ -140,9 +142,30 @@ def _in_hand(spool: Spool) -> int:
     return held
 
 
+def _not_ours(spool: Spool) -> Iterator[Finding]:
+    """Report messages that no run can open, as a restore by root leaves them."""
+    owner, found = os.fstat(spool.root).st_uid, []
+    for place in (Place.NEW, Place.RETRY, Place.HOLD, Place.FAILED):
+        for spot in islice(spots(spool, (place,)), _FIRST):
+            try:
+                status = os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if status.st_uid != owner or status.st_mode & _USABLE != _USABLE:
+                found.append(spot.path)
+    if found:
+        words = (
+            f"{count(len(found), 'message')} of another user, or with another mode: no run sends such mail"
+        )
+        path = quote(str(spool.path))
+        todo = f"type, as root: chown -R --reference={path} {path}; chmod -R u+rwX {path}"
+        yield Finding(str(spool.path / found[0]), "owner", Grade.PROBLEM, words, todo)
+
+
+_USABLE = stat.S_IRUSR | stat.S_IWUSR
 _RESTING = {Place.HOLD, Place.FAILED}
 _FIRST = 10_000
-"""Messages in each of these places to read, in search of moves to another spool that were interrupted."""
+"""Messages of a place to look at, in search of interrupted moves, and of files that no run can open."""
 _RESUME = "repeat mailer spool move with --resume on the host that it comes from"
 
 _WAIT_FOR_YOU = (
@@ -165,14 +188,14 @@ _WAIT_FOR_YOU = (
 
 def _at_rest(spool: Spool, now: float) -> Iterator[Finding]:
     for place, grade, words, todo in _WAIT_FOR_YOU:
-        count, oldest = 0, ""
+        many, oldest = 0, ""
         for spot in spots(spool, (place,)):
-            count, oldest = count + 1, min(oldest or spot.name, spot.name)  # ids sort by arrival
+            many, oldest = many + 1, min(oldest or spot.name, spot.name)  # ids sort by arrival
         first = islice(spots(spool, (place,)), _FIRST) if place in _RESTING else ()
         if moving := unfinished(spool, first):
             yield Finding(str(spool.path / place), "move", Grade.WARNING, moving, _RESUME)
-        if count:
-            found = f"{count} {words}; the oldest came {duration(max(0.0, now - arrival(oldest)))} ago"
+        if many:
+            found = f"{many} {words}; the oldest came {duration(max(0.0, now - arrival(oldest)))} ago"
             yield Finding(str(spool.path / place), place.value, grade, found, todo)
         elif place is not Place.RETRY:
             yield Finding(str(spool.path / place), place.value, Grade.OK, f"none {words}")
