@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from mailer.config.model import Config
 from mailer.maillog.series import DAY, HOUR, WEEK, Point, Span
-from mailer.monitor import health
-from mailer.monitor.health import Check, Status
+from mailer.monitor.checks import Check, Status, judge, worst
 from mailer.monitor.limits import LimitsView, Use
 from mailer.monitor.providers import Provider, providers
 from mailer.monitor.reading import Lookout, Reading
@@ -63,7 +62,7 @@ class Overview:
 
     @property
     def status(self) -> Status:
-        return health.worst(self.checks)
+        return worst(self.checks)
 
     @property
     def complaints(self) -> Sequence[str]:
@@ -109,7 +108,7 @@ def overview(
     spans = (("hour", HOUR), ("day", DAY), ("week", WEEK))
     return Overview(
         reading=reading,
-        checks=dict(health.judge(reading, config, firing)),
+        checks=dict(judge(reading, config, firing)),
         flows=tuple(Flow(name, span, lookout.points(span)) for name, span in spans),
         providers=providers(reading, config),
         limits=limits.uses(),

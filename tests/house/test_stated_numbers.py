@@ -29,7 +29,7 @@ from mailer.events import backlog, deliverer, receiver
 from mailer.mail import header
 from mailer.maillog import retention
 from mailer.maillog import traces as trace_files
-from mailer.monitor import admin, context, health, hosts, queue, results
+from mailer.monitor import admin, checks, context, hosts, queue, results
 from mailer.oauth import source
 from mailer.receive import pickup, refusals, replies, server
 from mailer.receive.content import data, idempotency, resent
@@ -79,9 +79,9 @@ STATED = [
     ("events", "must exit with 0 within {} seconds", receiver.COMMAND_TIMEOUT),
     ("events", "and so on up to {} minutes", deliverer._MAX_PAUSE_LATER / _MINUTE),
     ("events", "a minute, and so on up to {} hour", deliverer.LONGEST / _HOUR),
-    ("events", "After {} minutes `/health` is degraded", health._EVENTS_LATE / _MINUTE),
+    ("events", "After {} minutes `/health` is degraded", checks._EVENTS_LATE / _MINUTE),
     ("events", "An entry ends after {} days (`keepFor`", Config().suppress_unknown.keep_for / _DAY),
-    ("microsoft365", "warns during the {} days before", health._SECRET_ENDS_SOON / _DAY),
+    ("microsoft365", "warns during the {} days before", checks._SECRET_ENDS_SOON / _DAY),
     ("monitoring", "none has been sent for {} hour", results.NOTHING_SENT / _HOUR),
     ("monitoring", "The same request again, within {} days", once._DROP_KEPT / _DAY),
     ("monitoring", "`retry-failed` once in {} seconds", admin._PAUSE),
@@ -99,7 +99,7 @@ STATED = [
     ("providers", "doubles up to {} hour", provider_state.LONGEST / _HOUR),
     ("providers", "gets nothing for {} second", hop_sessions.SLOWDOWN_PAUSE),
     ("providers", "half as many sessions for {} minute", hop_sessions.SLOWDOWN_PERIOD / _MINUTE),
-    ("providers", "Prometheus warn {} days before", health._SECRET_ENDS_SOON / _DAY),
+    ("providers", "Prometheus warn {} days before", checks._SECRET_ENDS_SOON / _DAY),
     ("providers", "renewed {} minutes before it expires", source.MARGIN / _MINUTE),
     ("providers", "(Microsoft: {} days without use)", source._UNUSED_LIFETIME / _DAY),
     ("providers", "{} MiB a message, 500 recipients", LIMITS[Api.GRAPH].largest / _MIB),

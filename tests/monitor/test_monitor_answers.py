@@ -204,7 +204,7 @@ def test_too_few_inodes_are_failing(tmp_path: Path) -> None:
     """The receiver refuses all mail then, however much space is free."""
     ask_it = (
         "import sys, time; from pathlib import Path; from mailer.config.model import Config\n"
-        "from mailer.monitor.health import judge; from mailer.monitor.reading import Lookout\n"
+        "from mailer.monitor.checks import judge; from mailer.monitor.reading import Lookout\n"
         "from mailer.spool.directory import Spool\n"
         "with Spool.open(Path(sys.argv[1], 'spool'), create=True) as spool:\n"
         "    reading = Lookout(spool, time.time).look()\n"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from unicodedata import combining, east_asian_width
 
 from mailer.mail.reply import printable
-from mailer.monitor.health import Status
+from mailer.monitor.checks import Status
 from mailer.monitor.limits import Use
 from mailer.monitor.overview import MEANINGS, Flow, Overview
 from mailer.monitor.providers import Provider

@@ -3,9 +3,9 @@
 import asyncio
 
 from mailer.monitor.budgets import Budget
+from mailer.monitor.checks import Status
 from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Route
-from mailer.monitor.health import Status
 from mailer.monitor.limits import Use
 from mailer.monitor.overview import AT_REST, MEANINGS, Overview, overview
 from mailer.monitor.page.charts import figure
