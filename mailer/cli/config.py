@@ -11,7 +11,8 @@ from mailer.cli.file_access import unreadable
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import end_with_the_pipe, json_line
-from mailer.cli.setup import acting_as_owner, configuration
+from mailer.cli.owner import acting_as_owner
+from mailer.cli.setup import configuration
 from mailer.cli.start import obstacles
 from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError, Problem

@@ -12,14 +12,8 @@ from mailer.cli import loop
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line, tell
-from mailer.cli.setup import (
-    acting_as_owner,
-    configuration,
-    keeping_lease,
-    open_log,
-    operator_name,
-    program_spool,
-)
+from mailer.cli.owner import acting_as_owner
+from mailer.cli.setup import configuration, keeping_lease, open_log, operator_name, program_spool
 from mailer.config.load import Loaded
 from mailer.mail.reply import Reply, printable
 from mailer.maillog.events import Level

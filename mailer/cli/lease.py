@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.setup import acting_as_owner
+from mailer.cli.owner import acting_as_owner
 from mailer.config.model import Config
 from mailer.maillog.events import MailLog
 from mailer.spool.directory import Permission, Spool

@@ -8,18 +8,16 @@ from contextlib import contextmanager
 
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.owner import acting_as_owner, become_owner, uses_http
 from mailer.cli.program import system_words
 from mailer.cli.service_manager import ServiceManager
 from mailer.cli.setup import (
-    acting_as_owner,
-    become_owner,
     command_context,
     configuration,
     keeping_lease,
     program_log,
     program_spool,
     say_if_paused,
-    uses_http,
 )
 from mailer.config.checks import refuse_to_send
 from mailer.config.load import Loaded

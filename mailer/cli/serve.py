@@ -8,14 +8,8 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, log_format_option, parent_option
-from mailer.cli.setup import (
-    acting_as_owner,
-    become_owner,
-    configuration,
-    keeping_lease,
-    open_log,
-    program_spool,
-)
+from mailer.cli.owner import acting_as_owner, become_owner
+from mailer.cli.setup import configuration, keeping_lease, open_log, program_spool
 from mailer.config.load import Loaded
 from mailer.spool.directory import Spool
 

@@ -19,15 +19,9 @@ from mailer.cli.clocks import clocks
 from mailer.cli.drops import Drops
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal, listen, postpone
+from mailer.cli.owner import acting_as_owner, become_owner
 from mailer.cli.service_manager import ServiceManager
-from mailer.cli.setup import (
-    acting_as_owner,
-    become_owner,
-    configuration,
-    keeping_lease,
-    program_log,
-    program_spool,
-)
+from mailer.cli.setup import configuration, keeping_lease, program_log, program_spool
 from mailer.cli.start import obstacles
 from mailer.cli.watchdog import Vitals
 from mailer.config import checks

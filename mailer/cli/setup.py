@@ -1,4 +1,4 @@
-"""Set-up that commands share: load the configuration, open spool and logs, become the spool's owner."""
+"""Set-up that commands share: load the configuration, open the spool and the logs, take the lease."""
 
 import math
 import os
@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 import msgspec
@@ -17,6 +15,7 @@ import msgspec
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_path, log_format
 from mailer.cli.output import tell
+from mailer.cli.owner import become_owner
 from mailer.config.load import Loaded, load
 from mailer.config.model import Config
 from mailer.mail.reply import printable
@@ -200,189 +199,6 @@ def keeping_lease(spool: Spool, log: MailLog) -> Iterator[None]:
 
     with kept(spool.lease, log):
         yield
-
-
-def become_owner(path: Path, *, http: bool = False, events: bool = False) -> None:
-    """Drop root privileges permanently to the user that owns the spool; do nothing if that is root.
-
-    Otherwise root's `mailer spool retry` could leave files that the spool's programs cannot use. Sockets that
-    need root must be bound before.
-
-    Args:
-        path: the spool.
-        http: whether HTTP requests to a token server or a provider may follow.
-        events: whether events may be delivered afterwards.
-
-    Raises:
-        OSError: the system refuses the change; the process may still be root.
-    """
-    owner = _Owner.of(path)
-    if owner is None:
-        return
-    _import_ahead(owner, *_IMPORTED_LATE, *(_FOR_HTTP if http else ()), *(_FOR_EVENTS if events else ()))
-    os.environ.update(owner.home)
-    os.setgroups(owner.groups)
-    os.setgid(owner.gid)
-    os.setuid(owner.uid)
-
-
-@contextmanager
-def acting_as_owner(path: Path) -> Iterator[None]:
-    """As root, act as the spool's owner within the block only, so that root can still bind ports later."""
-    owner = _Owner.of(path)
-    if owner is None:
-        yield
-        return
-    _import_ahead(owner, *_IMPORTED_LATE)
-    with _acting_as(owner):
-        yield
-
-
-@contextmanager
-def _acting_as(owner: "_Owner") -> Iterator[None]:
-    mine = os.getgroups(), os.getegid()
-    os.setgroups(owner.groups)
-    os.setegid(owner.gid)
-    os.seteuid(owner.uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(mine[1])
-        os.setgroups(mine[0])
-
-
-def _import_ahead(owner: "_Owner", *names: str) -> None:
-    """Import modules now, as root, if the owner could not import them later."""
-    with _acting_as(owner):
-        if all(os.access(file, os.R_OK, effective_ids=True) for file in _python()):
-            return
-    for name in names:
-        import_module(name)
-
-
-def _python() -> Iterator[str]:
-    """Yield the files of the modules that are loaded, and one of each package that may be loaded later."""
-    for module in tuple(sys.modules.values()):
-        if file := getattr(module, "__file__", None):
-            yield file
-    for name in _PACKAGES:
-        if (spec := PathFinder.find_spec(name)) and spec.origin:
-            yield spec.origin
-
-
-_PACKAGES = ("aiohttp", "cryptography", "dkim", "dns", "filelock", "idna")
-"""The packages of others that the modules below import."""
-
-
-_IMPORTED_LATE = (
-    "_strptime",
-    "concurrent.futures.thread",
-    "ctypes",
-    "encodings.ascii",
-    "encodings.big5",
-    "encodings.cp1251",
-    "encodings.cp1252",
-    "encodings.euc_jp",
-    "encodings.euc_kr",
-    "encodings.gb18030",
-    "encodings.idna",
-    "encodings.iso2022_jp",
-    "encodings.iso8859_5",
-    "encodings.koi8_r",
-    "encodings.latin_1",
-    "encodings.shift_jis",
-    "grp",
-    "hashlib",
-    "hmac",
-    "idna",
-    "ipaddress",
-    "shlex",
-    "signal",
-    "ssl",
-    "subprocess",
-    "traceback",
-    "mailer.cli.dry_run",
-    "mailer.cli.lease",
-    "mailer.cli.shared_rates",
-    "mailer.cli.route.direct",
-    "mailer.config.dkim_checks",
-    "mailer.config.http_checks",
-    "mailer.config.receiving_checks",
-    "mailer.config.route_checks",
-    "mailer.config.users",
-    "mailer.maillog.traces",
-    "mailer.send.advice",
-    "mailer.send.heartbeat",
-    "mailer.send.replies.ourselves",
-    "mailer.send.replies.sentence",
-    "mailer.send.replies.table",
-    "mailer.send.routes.direct",
-    "mailer.send.dkim.keys",
-    "mailer.send.dsn.report",
-    "mailer.send.run",
-    "mailer.send.smtp.transcript",
-    "mailer.spool.committer",
-    "mailer.spool.flock",
-    "mailer.spool.hosts.epochs",
-    "mailer.spool.hosts.neighbours",
-    "mailer.spool.state.suppression",
-)
-"""Modules that are otherwise imported on first use. If the spool's owner cannot read root's Python (pyenv and
-pipx install in /root), they are imported before root becomes the owner, which takes a quarter of a second."""
-
-
-_FOR_HTTP = (
-    "aiohttp",
-    "mailer.calls.post",
-    "mailer.oauth.assertion",
-    "mailer.oauth.post",
-    "mailer.oauth.source",
-    "mailer.send.http.session",
-    "mailer.send.replies.http",
-)
-"""The same, for programs that send HTTP requests to a token server or to a provider's interface."""
-
-
-_FOR_EVENTS = ("aiohttp", "mailer.calls.command", "mailer.calls.post", "mailer.cli.event_delivery")
-"""The same, for programs that deliver events."""
-
-
-def uses_http(config: Config) -> bool:
-    """Return whether any provider needs an access token for its login, or takes mail over HTTP."""
-    return any(provider.oauth or provider.api for provider in config.providers)
-
-
-class _Owner(msgspec.Struct, frozen=True):
-    """The user who owns a spool, if that is not root."""
-
-    uid: int
-    gid: int
-    groups: list[int]
-    home: dict[str, str]
-    """Environment variables of the user, since a secret's command looks for files in $HOME."""
-
-    @classmethod
-    def of(cls, path: Path) -> "_Owner | None":
-        """Return the user that root should become for this spool; None if not root, or if root owns it."""
-        if os.geteuid() != 0:
-            return None
-        try:
-            state = path.stat()
-        except FileNotFoundError:
-            return None
-        if state.st_uid == 0:
-            return None
-        try:
-            account = pwd.getpwuid(state.st_uid)
-        except KeyError:
-            return cls(state.st_uid, state.st_gid, [state.st_gid], {})
-        return cls(
-            account.pw_uid,
-            account.pw_gid,
-            os.getgrouplist(account.pw_name, account.pw_gid),
-            {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name},
-        )
 
 
 def say_if_paused(spool: Spool) -> None:

@@ -15,8 +15,9 @@ from mailer.cli.exits import Exit
 from mailer.cli.hangup import Terminal, postpone
 from mailer.cli.notify_relay import NotifyRelay
 from mailer.cli.options import config_option, examples, log_format_option
+from mailer.cli.owner import acting_as_owner
 from mailer.cli.service_manager import ServiceManager
-from mailer.cli.setup import acting_as_owner, configuration, program_spool
+from mailer.cli.setup import configuration, program_spool
 from mailer.config import checks
 from mailer.config.problem import ConfigError
 from mailer.maillog import outlet

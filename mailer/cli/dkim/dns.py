@@ -16,7 +16,7 @@ from mailer.cli.file_access import unreadable
 from mailer.cli.name_server import name_servers, resolver_option
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
-from mailer.cli.setup import become_owner
+from mailer.cli.owner import become_owner
 from mailer.config.model import Config, DkimKey
 from mailer.config.trust import owners_of
 from mailer.mail.finding import Finding, Grade

@@ -86,7 +86,8 @@ def doctor(
     from mailer.cli.doctor.examination import examine, examine_without_configuration  # noqa: PLC0415
     from mailer.cli.doctor.network import Asked  # noqa: PLC0415
     from mailer.cli.doctor.report import Report  # noqa: PLC0415
-    from mailer.cli.setup import become_owner, configuration, uses_http  # noqa: PLC0415
+    from mailer.cli.owner import become_owner, uses_http  # noqa: PLC0415
+    from mailer.cli.setup import configuration  # noqa: PLC0415
     from mailer.cli.start import obstacles  # noqa: PLC0415
     from mailer.config.problem import ConfigError  # noqa: PLC0415
 

@@ -12,7 +12,8 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.log import MOMENT
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import end_with_the_pipe, json_line, tell
-from mailer.cli.setup import become_owner, command_context, configuration
+from mailer.cli.owner import become_owner
+from mailer.cli.setup import command_context, configuration
 from mailer.config.checks import refuse_to_send
 from mailer.config.model import Config
 from mailer.config.problem import ConfigError

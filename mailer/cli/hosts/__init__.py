@@ -11,7 +11,8 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import end_with_the_pipe, json_line, tell
-from mailer.cli.setup import acting_as_owner, configuration
+from mailer.cli.owner import acting_as_owner
+from mailer.cli.setup import configuration
 from mailer.config.model import Config
 from mailer.spool import words
 from mailer.spool.directory import Spool

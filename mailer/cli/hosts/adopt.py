@@ -15,14 +15,8 @@ from mailer.cli.hosts import opened, shared
 from mailer.cli.lease import kept, take
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import tell
-from mailer.cli.setup import (
-    CommandContext,
-    acting_as_owner,
-    become_owner,
-    configuration,
-    open_log,
-    operator_name,
-)
+from mailer.cli.owner import acting_as_owner, become_owner
+from mailer.cli.setup import CommandContext, configuration, open_log, operator_name
 from mailer.cli.spool.move import Moves
 from mailer.cli.spool.other_spool import started_here
 from mailer.cli.spool.selection import Filter

@@ -14,7 +14,7 @@ import msgspec
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.output import tell
-from mailer.cli.setup import acting_as_owner
+from mailer.cli.owner import acting_as_owner
 from mailer.config.model import Config
 from mailer.mail.reply import printable
 from mailer.spool.directory import Spool

@@ -12,7 +12,8 @@ from mailer.cli.hosts import opened, shared
 from mailer.cli.hosts.adopt import OFF, quiet
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line, tell
-from mailer.cli.setup import acting_as_owner, configuration, make_spool, operator_name
+from mailer.cli.owner import acting_as_owner
+from mailer.cli.setup import configuration, make_spool, operator_name
 from mailer.spool import words
 from mailer.spool.directory import Spool
 from mailer.spool.hosts.adoption import claim, mail_in, release

@@ -15,14 +15,8 @@ from mailer.cli.arguments import MessageId
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of, parent_option
 from mailer.cli.output import json_line, tell
-from mailer.cli.setup import (
-    acting_as_owner,
-    become_owner,
-    configuration,
-    open_log,
-    operator_name,
-    program_spool,
-)
+from mailer.cli.owner import acting_as_owner, become_owner
+from mailer.cli.setup import configuration, open_log, operator_name, program_spool
 from mailer.cli.spool.selection import locate
 from mailer.config.load import Loaded
 from mailer.mail.address import check_address

@@ -19,7 +19,8 @@ from msgspec.structs import replace
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.outlook import outlook
-from mailer.cli.setup import become_owner, open_log, operator_name, uses_http
+from mailer.cli.owner import become_owner, uses_http
+from mailer.cli.setup import open_log, operator_name
 from mailer.cli.trial import Order, mail
 from mailer.config.checks import refuse_to_send
 from mailer.config.hops import Provider, by_name, find_providers
