@@ -18,7 +18,8 @@ from mailer.send.context import RunContext
 from mailer.send.outcome_lines import SPENT, TRIED_AGAIN, JournalBound, grouped, room_for_outcome
 from mailer.send.report import Report
 from mailer.send.routes.directions import lost_reply
-from mailer.spool import journal, message_state
+from mailer.spool import journal
+from mailer.spool.fold import advance
 from mailer.spool.journal import OVERDUE, Event, Kind
 from mailer.spool.message_state import Standing
 from mailer.spool.run.claim import Claim
@@ -196,7 +197,7 @@ class Record:
     def go_on(self, hop: str, text: str, scope: Scope, recipients: Sequence[Recipient]) -> None:
         """Record that a route goes on to another of its hops.
 
-        Recipients that were uncertain before are left out, so that they stay so (`message_state.advance`).
+        Recipients that were uncertain before are left out, so that they stay so (`fold.advance`).
         """
         sure = [recipient for recipient in recipients if recipient.address not in self.doubted]
         if sure:
@@ -364,7 +365,7 @@ class Record:
             held.give_back(of_promise)
             return
         held.append_lines(lines or journal.encode(*events), of_promise=of_promise)
-        self.state = message_state.advance(self.state, events)
+        self.state = advance(self.state, events)
         if self.context.journals and not _DURABLE.isdisjoint(map(_kind, events)):
             self.context.journals.changed(held)
 

@@ -30,7 +30,8 @@ import msgspec
 from mailer.mail import clock
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.lazy_pattern import compile_late
-from mailer.spool import journal, message_state
+from mailer.spool import journal
+from mailer.spool.fold import fold
 from mailer.spool.ids import is_id
 from mailer.spool.message_state import State
 from mailer.spool.syscalls import read_at
@@ -262,7 +263,7 @@ def read_entry(
     offset, length = end.end(), int(end.group(1))
     lines = _read_journal(fd, head, offset + length, size)
     events = journal.decode_whole(lines) or journal.decode(lines)
-    state = message_state.fold(block.envelope.recipients, events, boot=boot)
+    state = fold(block.envelope.recipients, events, boot=boot)
     if state.accepted is None:
         raise Corrupt("it is incomplete: no accepted line follows the message")
     if state.accepted.envelope != _sha256()(head[:offset]).hexdigest():

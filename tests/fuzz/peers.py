@@ -15,8 +15,8 @@ from mailer.send.smtp.replies import MAX_LINES, BadReply, ReplyReader
 from mailer.sendmail.failure import Failure
 from mailer.sendmail.message import Message
 from mailer.spool.entry import Block, Corrupt, encode_block, parse_block
+from mailer.spool.fold import fold
 from mailer.spool.journal import Kind, decode, decode_whole, encode
-from mailer.spool.message_state import fold
 from mailer.spool.state.suppression import key
 
 _CR_LF = b"\r\n"

@@ -204,7 +204,7 @@ DEFECTS = (
     Defect(
         "sent-is-not-final",
         "a later line has somebody mailed twice",
-        "spool/message_state.py",
+        "spool/fold.py",
         "if (known := standings.get(address)) and known.status is not _SENT:",
         "if known := standings.get(address):",
         ("spool/test_spool_journal.py",),

@@ -9,8 +9,9 @@ from spools.strategies import NOW
 from mailer.mail.clock import rfc3339
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
+from mailer.spool.fold import fold
 from mailer.spool.journal import OVERDUE, Event, Kind, decode, encode, last_kind
-from mailer.spool.message_state import Disposition, State, fold
+from mailer.spool.message_state import Disposition, State
 
 BOB, EVE = "bob@example.net", "eve@example.org"
 RECIPIENTS = (Recipient(BOB), Recipient(EVE))

@@ -13,9 +13,9 @@ from mailer.mail import clock
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.maillog.events import MailLog
 from mailer.send.dsn.owed import Action, Destination, Told, may_owe, owed
-from mailer.spool import message_state
 from mailer.spool.committer import Committer
 from mailer.spool.directory import Spool
+from mailer.spool.fold import advance
 from mailer.spool.incoming import Incoming
 from mailer.spool.journal import Event, Kind
 from mailer.spool.message_state import State
@@ -94,7 +94,7 @@ class Notifier:
             await asyncio.wrap_future(self._committer.commit(Sent(claim.locked, notification)))
         finally:
             notification.release()
-        return message_state.advance(state, [event])
+        return advance(state, [event])
 
     def _write(self, claim: Claim, state: State, told: tuple[Told, ...], to: str, now: float) -> Incoming:
         # Imported here: most runs send no notification, and `email.utils` takes long to import.

@@ -2,8 +2,8 @@
 
 from math import inf
 
-from mailer.spool import message_state
 from mailer.spool.changes import Change, DurableMove, Written
+from mailer.spool.fold import advance
 from mailer.spool.journal import Event
 from mailer.spool.layout import Place, bucket_for, scheduled_bucket_for
 from mailer.spool.locked_message import LockedMessage
@@ -31,7 +31,7 @@ def unpark(locked: LockedMessage, state: State, event: Event, now: float) -> Cha
     Raises:
         OSError: the line cannot be written; the handover goes on.
     """
-    state = message_state.advance(state, (event,))
+    state = advance(state, (event,))
     disposition = state.disposition(now, inf)
     if locked.spot.place is not Place.HOLD or disposition is Disposition.HOLD:
         locked.append(event)

@@ -16,10 +16,10 @@ from mailer.mail.clock import Clock
 from mailer.spool import idempotency
 from mailer.spool.directory import SPOOL_WIDE, Spool
 from mailer.spool.entry import Corrupt, Entry
+from mailer.spool.fold import fold
 from mailer.spool.journal import Event, Kind, decode, last_kind
 from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import LockedMessage, Missed, Unsafe, quarantine
-from mailer.spool.message_state import fold
 from mailer.spool.names import is_handled_elsewhere
 from mailer.spool.run.notice import complete
 from mailer.spool.transitions import Move, target

@@ -144,7 +144,7 @@ _Folded = tuple[list[str], list[Status], int, float | None, str, str]
 
 
 def _fold(addresses: list[str], events: list[Event]) -> _Folded | None:
-    """Fold the accepted line and later ones, as `message_state.advance`, into `recipients` to `reply`."""
+    """Fold the accepted line and later ones, as `fold.advance`, into `recipients` to `reply`."""
     accepted, *later = events
     last: dict[str, _Standing] = {}
     for address in addresses:
@@ -192,7 +192,7 @@ def _first(times: list[str]) -> float | None:
 
 
 def _defer_again(last: dict[str, _Standing], event: Event) -> None:
-    """Do as `message_state.advance` with an `as-before` line."""
+    """Do as `fold.advance` with an `as-before` line."""
     among = set(event.to)
     for address, (status, reply, _, attempt) in last.items():
         if status is _DEFERRED and (address in among if among else attempt < event.attempt):
