@@ -13,7 +13,7 @@ from mailer.spool.ids import earliest
 from mailer.spool.layout import LOG, Place
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.view.inspect import Seen, look
-from mailer.spool.view.verdict import last_standings
+from mailer.spool.view.ledger_verdict import last_standings
 
 _MAX_SEARCHES = 10
 """The most searches for a message that is moved each time before it can be read."""

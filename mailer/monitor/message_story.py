@@ -25,14 +25,8 @@ from mailer.spool.message_state import Standing
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.state import clock_guard
 from mailer.spool.view.inspect import Seen, View, look
-from mailer.spool.view.verdict import (
-    Outlook,
-    gist,
-    gist_of_ledger,
-    last_standings,
-    verdict,
-    verdict_of_ledger,
-)
+from mailer.spool.view.ledger_verdict import gist_of_ledger, last_standings, verdict_of_ledger
+from mailer.spool.view.verdict import Outlook, gist, verdict
 
 _FAILURES = frozenset({Status.DEFERRED, Status.BOUNCED, Status.UNCERTAIN, Kind.TROUBLE, "attempt"})
 _MAX_FAILURES = 50

@@ -5,7 +5,7 @@ interprets the journal.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import msgspec
 
@@ -72,8 +72,8 @@ def verdict(seen: Seen, events: Sequence[Event], outlook: Outlook) -> list[str]:
     state = entry.state
     told = [
         _stands(seen, entry, events, outlook),
-        *([_is_about(state.about)] if state.about else []),
-        *([_is_copy(state.replays)] if state.replays else []),
+        *([is_about(state.about)] if state.about else []),
+        *([is_copy(state.replays)] if state.replays else []),
         *(_standing(standing, seen, outlook) for standing in state.standings),
         *_other_hops(entry, events, outlook),
         *_deaths(events, seen.spot.place),
@@ -90,7 +90,7 @@ def gist(seen: Seen, events: Sequence[Event], outlook: Outlook, whom: Callable[[
     """Say what keeps a message from these recipients and what to do, without `verdict`'s list of them."""
     if seen.entry is None:
         return verdict(seen, events, outlook)
-    asked = _asked(seen.entry.state.standings, whom)
+    asked = asked_about(seen.entry.state.standings, whom)
     settled = seen.spot.place in _LIVE and all(each.status.final for each in asked)
     stands = (
         [f"{outcome(asked[0])}; others of the same message still wait."]
@@ -106,7 +106,7 @@ def gist(seen: Seen, events: Sequence[Event], outlook: Outlook, whom: Callable[[
     return [printable(line, 4000) for line in (*stands, *told)]
 
 
-def _asked(standings: Sequence[Standing], whom: Callable[[str], bool]) -> Sequence[Standing]:
+def asked_about(standings: Sequence[Standing], whom: Callable[[str], bool]) -> Sequence[Standing]:
     """Return the recipients that were asked about; all if the envelope has none (`redirectAllTo`)."""
     return [each for each in standings if whom(each.address)] or standings
 
@@ -137,11 +137,11 @@ def _not_permitted(path: str) -> str:
     )
 
 
-def _is_about(message_id: str) -> str:
+def is_about(message_id: str) -> str:
     return f"It is a notification by mailer about message {message_id}: `mailer spool why {message_id}`."
 
 
-def _is_copy(message_id: str) -> str:
+def is_copy(message_id: str) -> str:
     return f"It is a copy for other recipients of message {message_id}: `mailer spool why {message_id}`."
 
 
@@ -169,7 +169,7 @@ def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook)
         Place.CUR: _in_hand(seen, state.throttled, outlook.now) if seen.in_hand else ended,
         Place.HOLD: f"{_kept_back(held)}. `mailer spool release {seen.id}` lets it go on.",
         Place.FAILED: f"Failed: given up after {attempts}. `mailer spool retry {seen.id}` tries it again.",
-        Place.SENT: _sent(
+        Place.SENT: sent_words(
             {s.hop for s in state.standings}, f"after {attempts}; this is the copy that is kept"
         ),
         Place.CORRUPT: f"Quarantined as unreadable, and never sent: {seen.reason}.",
@@ -205,7 +205,7 @@ def _time(text: str) -> float:
         return 0.0
 
 
-def _sent(hops: Collection[str], rest: str) -> str:
+def sent_words(hops: Collection[str], rest: str) -> str:
     """Say where a message is that was sent to all recipients; in the local Maildir it has reached none."""
     if set(hops) == {LOCAL}:
         return f"Kept in the local Maildir; it has not left this host; {rest}."
@@ -264,7 +264,7 @@ def _standing(standing: Standing, seen: Seen, outlook: Outlook) -> str:
     if standing.status is Status.SENT and standing.hop == LOCAL:
         meaning = "kept in the local Maildir"
     elif standing.status is Status.EXPIRED and standing.handed_to:
-        meaning = _in_doubt(standing)
+        meaning = in_doubt_words(standing)
     elif standing.status is Status.PENDING and (standing.reply or entry.state.attempts):
         meaning = "to be tried again"
     return f"{outcome(standing)} ({meaning}{_telling(standing, entry.envelope.sender, outlook)})"
@@ -346,78 +346,5 @@ def _deaths(events: Sequence[Event], place: Place) -> Iterator[str]:
         yield f"Runners died while they held it: {where}. Do first: {todo}{then}."
 
 
-def verdict_of_ledger(events: Sequence[Event], outlook: Outlook) -> list[str]:
-    """Describe what happened to a message whose file is gone, from its ledger lines in order."""
-    last = last_standings(events)
-    left = next((each for each in reversed(events) if each.event in {"removed", "moved", "arrived"}), None)
-    about = [_is_about(event.about) for event in events if event.about][:1]
-    about += [_is_copy(event.replays) for event in events if event.replays][:1]
-    if left and left.event != "arrived":
-        by = f" by {left.by}" if left.by else ""
-        how = f"Moved {left.reason}{by}" if left.event == "moved" else f"Removed{by}"
-        lines = [f"{how} at {words.moment_of(left.at)}; no file is left in the spool."]
-    elif last and all(standing.status is Status.SENT for standing in last):
-        lines = [_sent({standing.hop for standing in last}, "it has left the queue")]
-    else:
-        lines = [
-            "Its file is no longer in the spool, and the ledger does not say why; it has only the following."
-        ]
-    doubt = _was_in_doubt(events)
-    told = (*lines, *about, *map(_last_word, last), *doubt, *advice(last, outlook, ""))
-    return [printable(line, 4000) for line in told]
-
-
-def gist_of_ledger(events: Sequence[Event], outlook: Outlook, whom: Callable[[str], bool]) -> list[str]:
-    """Do as `gist` for a message whose file is gone, from its ledger lines in order."""
-    last = last_standings(events)
-    asked = _asked(last, whom)
-    stands = verdict_of_ledger(events, outlook)[:1]
-    if {each.status for each in asked} == {Status.SENT} != {each.status for each in last}:
-        # What became of the file afterwards, such as its removal, concerns others.
-        stands = [f"{outcome(asked[0])}; its file is no longer in the spool."]
-    told = (*stands, *_was_in_doubt(events), *advice(asked, outlook, ""))
-    return [printable(line, 4000) for line in told]
-
-
-def last_standings(events: Iterable[Event]) -> list[Standing]:
-    """Return the last status of each recipient by a message's ledger lines, in order."""
-    last: dict[str, Standing] = {}
-    for event in events:
-        if event.event in _SETTLED:
-            last |= {address: _stood(address, event, last.get(address)) for address in event.to}
-    return list(last.values())
-
-
-_SETTLED = frozenset({Kind.ACCEPTED, *(status.value for status in Status)})
-
-
-def _was_in_doubt(events: Sequence[Event]) -> Iterator[str]:
-    """Say that a recipient may have it twice: the first reply was lost, and it was sent again."""
-    doubtful = {
-        address: event.hop for event in events if event.event == Kind.UNCERTAIN for address in event.to
-    }
-    twice = {
-        doubtful[address]: None
-        for event in events
-        if event.event == Kind.SENT
-        for address in event.to
-        if address in doubtful
-    }
-    for hop in twice:
-        yield f"Sent, perhaps twice: the reply of an earlier attempt at {hop} was lost."
-
-
-def _stood(address: str, event: Event, before: Standing | None) -> Standing:
-    status = Status(event.event) if event.event != Kind.ACCEPTED else Status.PENDING
-    in_doubt = status is Status.EXPIRED and before is not None and before.status is Status.UNCERTAIN
-    doubted = before.hop if before and in_doubt else ""
-    return Standing(Recipient(address), status, event.reply, event.hop, doubted=doubted)
-
-
-def _last_word(standing: Standing) -> str:
-    doubt = f" ({_in_doubt(standing)})" if standing.doubted else ""
-    return f"{outcome(standing)}{doubt}"
-
-
-def _in_doubt(standing: Standing) -> str:
+def in_doubt_words(standing: Standing) -> str:
     return f"given up; was handed to {standing.handed_to}, whose answer was lost; it may have been delivered"
