@@ -11,7 +11,7 @@ from mailer.spool.view.verdict import Outlook
 
 
 def _advise(config: Config, standing: Standing) -> str:
-    from mailer.send.advice import advise  # noqa: PLC0415 - reads replies, and most mail has caused none to explain
+    from mailer.send.advice.recipient import advise  # noqa: PLC0415 - reads replies, and most mail has caused none to explain
 
     return advise(config, standing)
 

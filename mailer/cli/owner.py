@@ -124,7 +124,7 @@ _IMPORTED_LATE = (
     "mailer.config.route_checks",
     "mailer.config.users",
     "mailer.maillog.traces",
-    "mailer.send.advice",
+    "mailer.send.advice.recipient",
     "mailer.send.heartbeat",
     "mailer.send.replies.ourselves",
     "mailer.send.replies.sentence",

@@ -11,7 +11,7 @@ from spools.states import HOP, Queue
 from testbed.relay import Relay
 
 from mailer.mail.login_causes import CAUSES
-from mailer.send import advice
+from mailer.send.advice import reply as advice
 from mailer.spool.view.examine import space
 
 _LABEL = "Bob's relay"

@@ -20,7 +20,7 @@ from mailer.config.hops import DirectDelivery, Provider
 from mailer.config.model import Config
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
-from mailer.send.advice import advise
+from mailer.send.advice.recipient import advise
 from mailer.send.smtp.opening import OwnReceiver
 from mailer.spool.layout import Place, Spot
 from mailer.spool.message_state import Standing

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from mailer.mail.clock import Clock
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.outcome import Scope
-from mailer.send.advice import special_account_trouble
+from mailer.send.advice.reply import special_account_trouble
 from mailer.send.http.session import HttpSession
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp.hop import Hop

@@ -10,7 +10,7 @@ from datetime import datetime
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
-from mailer.send.advice import account_trouble, special_account_trouble
+from mailer.send.advice.reply import account_trouble, special_account_trouble
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.routes.breaker import Kind
 from mailer.send.smtp.client import Session
