@@ -18,7 +18,8 @@ from mailer.config.load import Loaded
 from mailer.mail.reply import Reply, printable
 from mailer.maillog.events import Level
 from mailer.spool.directory import Spool
-from mailer.spool.idempotency import forget, name_of_import
+from mailer.spool.idempotency import forget
+from mailer.spool.key_file import name_of_import
 
 if TYPE_CHECKING:
     from mailer.imports.queue import Queue, Queued

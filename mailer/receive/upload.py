@@ -22,8 +22,8 @@ from mailer.receive.content.wishes import Wishes, wishes
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.directory import Spool
-from mailer.spool.idempotency import InUse, KeyFile, Known, name_of
 from mailer.spool.incoming import Incoming
+from mailer.spool.key_file import InUse, KeyFile, Known, name_of
 from mailer.spool.layout import Place
 
 _BEGINNING = 8 * 1024

@@ -16,7 +16,7 @@ from mailer.send.context import RunContext
 from mailer.send.skipped import Skipped, advice, what_failed
 from mailer.spool.directory import SPOOL_WIDE, Spool
 from mailer.spool.due import due_buckets
-from mailer.spool.idempotency import forget_old
+from mailer.spool.key_retention import forget_old
 from mailer.spool.layout import Place, Spot
 from mailer.spool.run.archive import prune
 from mailer.spool.run.claim import Claim, Claims, Suspicion, once

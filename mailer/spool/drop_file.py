@@ -13,6 +13,7 @@ from typing import Self
 from mailer.spool import idempotency
 from mailer.spool.directory import Spool
 from mailer.spool.flock import lock
+from mailer.spool.key_file import name_of_drop
 from mailer.spool.layout import DROP
 from mailer.spool.syscalls import read_at
 
@@ -86,7 +87,7 @@ class Drop:
     @property
     def once(self) -> str:
         """The name of its file in `once/`."""
-        return idempotency.name_of_drop(self.uid, self.name)
+        return name_of_drop(self.uid, self.name)
 
     def read(self) -> Iterator[bytes]:
         """Yield the message in pieces; call it once, since its user may write to the file at any time.

@@ -22,7 +22,7 @@ from mailer.spool.syscalls import begin_writing, rename_exclusive, write_all
 from mailer.spool.transitions import Move, target
 
 if TYPE_CHECKING:
-    from mailer.spool.idempotency import KeyFile
+    from mailer.spool.key_file import KeyFile
 
 _BUFFER = 128 * 1024
 """Bytes. A message up to this size reaches the kernel in one write; a longer one in pieces of it."""

@@ -35,7 +35,7 @@ LOCAL = "local"
 LOG = "log"
 STATE = "state"
 ONCE = "once"
-"""Made with the first idempotency key: see `idempotency`."""
+"""Made with the first idempotency key: see `key_file`."""
 DROP = "drop"
 """Made where users may leave mail while no receiver runs: see `drop`."""
 DROP_MODE = 0o3733

@@ -74,7 +74,7 @@ ALLOWED = {
     ("mailer.spool.syscalls", "open(mountinfo)"): "of /proc",
     ("mailer.cli.spool.parallel", "open(fd)"): "a descriptor",
     ("mailer.spool.syscalls", "os.removexattr(fd)"): "a descriptor",
-    ("mailer.spool.idempotency", "os.utime(fd)"): "a descriptor",
+    ("mailer.spool.key_retention", "os.utime(fd)"): "a descriptor",
     ("mailer.monitor.page.assets", "files(__name__).joinpath(name).read_bytes"): "of our own package",
     ("mailer.cli.guide", "path.read_text"): "of our own package",
     ("mailer.cli.keys.reference", "SOURCE.read_bytes"): "of our own package",

@@ -42,7 +42,7 @@ from mailer.send.replies import quotas
 from mailer.send.routes import alike, breaker, mx
 from mailer.send.smtp import hop_sessions, places
 from mailer.sendmail import drop, main, usage
-from mailer.spool import idempotency as once
+from mailer.spool import key_retention
 from mailer.spool.hosts import lease
 from mailer.spool.layout import full_minute
 from mailer.spool.run import claim
@@ -83,7 +83,7 @@ STATED = [
     ("events", "An entry ends after {} days (`keepFor`", Config().suppress_unknown.keep_for / _DAY),
     ("microsoft365", "warns during the {} days before", checks._SECRET_ENDS_SOON / _DAY),
     ("monitoring", "none has been sent for {} hour", results.NOTHING_SENT / _HOUR),
-    ("monitoring", "The same request again, within {} days", once._DROP_KEPT / _DAY),
+    ("monitoring", "The same request again, within {} days", key_retention._DROP_KEPT / _DAY),
     ("monitoring", "`retry-failed` once in {} seconds", admin._PAUSE),
     ("monitoring", "checks every {} seconds", context._EVERY),
     ("operating", "`Resent-To` (up to {} addresses)", resent._MAX_LISTED),
@@ -123,7 +123,7 @@ STATED = [
     ("security", "fails thirty times in {} minutes", failures.WINDOW / _MINUTE),
     ("spool", "is deleted `logRetention` after its end ({} days", Config().log_retention / _DAY),
     ("spool", "days; at least {})", retention._AT_LEAST / _DAY),
-    ("spool", "the file in `once/` is gone, {} days after", once._DROP_KEPT / _DAY),
+    ("spool", "the file in `once/` is gone, {} days after", key_retention._DROP_KEPT / _DAY),
     ("spool", "From {} MiB on all repeated deferrals", outcome_lines.SOFT / _MIB),
     ("spool", "From {} MiB on, recipients", outcome_lines.HARD / _MIB),
     ("spool", "after {} from one address in a minute", failures._MAX_LINES),

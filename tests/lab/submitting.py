@@ -18,11 +18,12 @@ from mailer.receive.content.header_policy import ContentPolicy, Origin
 from mailer.receive.upload import Store, Upload
 from mailer.sendmail.drop import hand_over
 from mailer.sendmail.failure import Failure
-from mailer.spool import drop, drop_file, idempotency
+from mailer.spool import drop, drop_file
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt
+from mailer.spool.key_file import name_of_replay
 from mailer.spool.view.inspect import View
 
 Main = Callable[[World], Awaitable[None]]
@@ -124,7 +125,7 @@ async def _replay(world: World, store: Store, mail: Mail) -> bool:
             content = f"X-Token: {mail.token}\r\n".encode() + b"".join(view.message(entry))
     except (Corrupt, TimeoutError, OSError):
         return False
-    once = idempotency.name_of_replay(mail.token) if mail.key else ""
+    once = name_of_replay(mail.token) if mail.key else ""
     envelope = Envelope(mail.sender, tuple(map(Recipient, mail.recipients)))
     reply = await _upload(
         replace(store, replays=found.name, by="operator", once=once), envelope, content, "app"

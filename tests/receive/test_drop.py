@@ -33,10 +33,11 @@ from mailer.receive.users.rates import Rate, RateLimiter, RateRules
 from mailer.sendmail import drop as sendmail_drop
 from mailer.sendmail.drop import hand_over
 from mailer.sendmail.failure import Failure
-from mailer.spool import drop, drop_file, due, idempotency
+from mailer.spool import drop, drop_file, due
 from mailer.spool.directory import Spool
 from mailer.spool.drop import Kind
 from mailer.spool.ids import new_id
+from mailer.spool.key_retention import forget_old
 from mailer.spool.layout import DROP, ONCE
 
 as_root = only_root("only root can give a file to another user")
@@ -179,7 +180,7 @@ def test_whenever_the_taker_dies_the_mail_is_queued_once(
         with Spool.open(path) as spool:
             if delivered_before:
                 delivered += run(spool)
-            idempotency.forget_old(spool, time.time() + 90_000, 86_400)
+            forget_old(spool, time.time() + 90_000, 86_400)
             Receiver(spool).take_in()
             delivered += run(spool)
             assert len(delivered) == 1, boundary.calls

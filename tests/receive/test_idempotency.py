@@ -26,10 +26,11 @@ from mailer.receive.content.idempotency import Content, key_of
 from mailer.receive.upload import Store, Upload
 from mailer.receive.users.accounts import single_login
 from mailer.receive.users.rates import Rate, RateLimiter, RateRules
-from mailer.spool import idempotency
+from mailer.spool import key_file
 from mailer.spool.changes import NotUndone
 from mailer.spool.directory import Spool
-from mailer.spool.idempotency import InUse, KeyFile, forget_old, name_of
+from mailer.spool.key_file import InUse, KeyFile, name_of
+from mailer.spool.key_retention import forget_old
 from mailer.spool.layout import ONCE
 from mailer.spool.preparation import SpoolError
 
@@ -131,7 +132,7 @@ def test_a_message_that_leaves_while_it_is_looked_for_is_not_queued_again(
                 file.write(line)
             return []
 
-        monkeypatch.setattr(idempotency, "find", find)
+        monkeypatch.setattr(key_file, "find", find)
         again = KeyFile.lock(spool, name)
         again.settle()
         assert again.known.accepted
@@ -290,11 +291,11 @@ def test_what_a_failed_commit_removed_is_durably_gone_before_its_key_names_anoth
         with monkeypatch.context() as disk:
             disk.setattr(os, "fsync", failing(4))
             assert submit(spool).code == 451
-        fsync, ftruncate, syncfs = os.fsync, os.ftruncate, idempotency.sync_filesystem
+        fsync, ftruncate, syncfs = os.fsync, os.ftruncate, key_file.sync_filesystem
         for module, name, call, what in (
             (os, "fsync", fsync, ""),
             (os, "ftruncate", ftruncate, "begun"),
-            (idempotency, "sync_filesystem", syncfs, "all"),
+            (key_file, "sync_filesystem", syncfs, "all"),
         ):
             monkeypatch.setattr(module, name, noting(order, call, what))
         assert submit(spool).code == 250

@@ -57,7 +57,7 @@ from mailer.receive.web.compose import compose
 from mailer.receive.web.document import Mail
 from mailer.receive.web.exchange import Problem, status_of
 from mailer.spool.directory import Spool
-from mailer.spool.idempotency import KeyFile, name_of
+from mailer.spool.key_file import KeyFile, name_of
 
 WITH_TOKEN = f"Authorization: Bearer {TOKEN}\r\n"
 HEAD = f"POST {ENVELOPE} HTTP/1.1\r\nHost: localhost\r\n{WITH_TOKEN}"

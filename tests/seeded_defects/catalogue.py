@@ -427,7 +427,7 @@ DEFECTS = (
     Defect(
         "removed-message-comes-back",
         "a message that the client was refused comes back after a power cut, beside its repetition",
-        "spool/idempotency.py",
+        "spool/key_file.py",
         "                self._keep_out()\n",
         "",
         ("receive/test_idempotency.py",),

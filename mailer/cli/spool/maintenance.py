@@ -16,7 +16,7 @@ from mailer.send.backoff import Backoff
 from mailer.spool import words
 from mailer.spool.checks.fsck import findings
 from mailer.spool.due import due_buckets
-from mailer.spool.idempotency import forget_old
+from mailer.spool.key_retention import forget_old
 from mailer.spool.layout import Place, Spot
 from mailer.spool.run.archive import prune
 from mailer.spool.run.claim import Claims, Report

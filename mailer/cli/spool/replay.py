@@ -26,8 +26,8 @@ from mailer.maillog.events import Level, MailLog
 from mailer.maillog.search import Query, lines_of
 from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt, Entry
-from mailer.spool.idempotency import name_of_replay
 from mailer.spool.ids import earliest
+from mailer.spool.key_file import name_of_replay
 from mailer.spool.layout import LOG, Place
 from mailer.spool.scan import QUEUE
 from mailer.spool.view.inspect import View

@@ -41,6 +41,7 @@ from mailer.spool.handover.wire import (
 )
 from mailer.spool.ids import is_id
 from mailer.spool.journal import Event, Kind
+from mailer.spool.key_file import InUse, name_of_move
 from mailer.spool.layout import ONCE, Place, Spot
 from mailer.spool.locked_message import Busy, LockedMessage, Missed, Unsafe
 from mailer.spool.message_state import State
@@ -205,7 +206,7 @@ class Arrivals:
     def _adopt_keys(self, offer: Offer) -> None:
         """Remember a message that is durable here under its idempotency keys; raises OSError."""
         for key in offer.keys:
-            with suppress(idempotency.InUse):
+            with suppress(InUse):
                 idempotency.adopt(self._spool, key.name, offer.id, key.content, at=self._clock())
 
     def _judge(self, draft: Draft) -> Answer | None:
@@ -317,7 +318,7 @@ class Arrivals:
             state = entry.state
             if spot.place is Place.CORRUPT:
                 # It may have been claimed before it was damaged. Without the file, that would prove too much.
-                idempotency.forget(self._spool, idempotency.name_of_move(one.move))
+                idempotency.forget(self._spool, name_of_move(one.move))
                 self._spool.sync_directory(ONCE)
                 raise Corrupt(_DAMAGED)
             if spot.place is not Place.SENT:
