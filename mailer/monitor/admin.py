@@ -28,8 +28,10 @@ from mailer.spool.state.pause import is_paused, pause, resume
 from mailer.spool.state.provider_state import end_pauses
 from mailer.spool.view.inspect import recipients_of
 
-_PAUSE = 10.0
-"""Seconds between two `retry_failed` requests without the token."""
+_PAUSE = 1800.0
+"""Seconds between two `retry_failed` requests without the token. Each one has all mail tried, whatever its
+schedule, which lengthens the journals; once one is too long, its mail is given up (`send.journal_bound`).
+*Mail to 1,000 recipients whose provider is down gets there with 410 requests.*"""
 _BY = "admin request"
 """The actor in journals and the ledger; HTTP does not tell which program sent the request."""
 
@@ -66,7 +68,8 @@ class _Admin:
         now = asyncio.get_running_loop().time()
         if now - self._retried < _PAUSE and not guard.is_authorised(asked, self._context.token):
             return _done(
-                f"done {words.duration(now - self._retried)} ago; ask again in {words.duration(_PAUSE)}"
+                f"done {words.duration(now - self._retried)} ago; without the token (mailer monitor --link) "
+                f"it is done once in {words.duration(_PAUSE)}"
             )
         self._retried = now
         await asyncio.to_thread(self._end_pauses)

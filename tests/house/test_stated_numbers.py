@@ -84,7 +84,7 @@ STATED = [
     ("microsoft365", "warns during the {} days before", checks._SECRET_ENDS_SOON / _DAY),
     ("monitoring", "none has been sent for {} hour", results.NOTHING_SENT / _HOUR),
     ("monitoring", "The same request again, within {} days", key_retention._DROP_KEPT / _DAY),
-    ("monitoring", "`retry-failed` once in {} seconds", admin._PAUSE),
+    ("monitoring", "`retry-failed` once in {} minutes", admin._PAUSE / _MINUTE),
     ("monitoring", "checks every {} seconds", context._EVERY),
     ("operating", "`Resent-To` (up to {} addresses)", resent._MAX_LISTED),
     ("operating", "A header of nearly {} KiB", header.MAX_HEADER / _KIB),
