@@ -32,6 +32,9 @@ def main() -> int:
     except Failure as failure:
         _say(f"{name}: {failure}")
         return failure.code
+    except OSError as error:
+        _say(f"{name}: {error.strerror or error}; try again later")
+        return os.EX_TEMPFAIL
     except KeyboardInterrupt:
         return 130
 
@@ -266,7 +269,11 @@ def _real_name() -> str:
 @contextmanager
 def _connected() -> Iterator[socket.socket]:
     path = os.environ.get("MAILER_SUBMIT_SOCKET") or SOCKET
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+    try:
+        unconnected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unreachable(os.EX_TEMPFAIL, f"no socket can be opened: {error.strerror}") from error
+    with unconnected as connection:
         down = _connect(connection, path)
         if down is None:
             yield connection

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -266,3 +268,31 @@ def test_a_dot_alone_ends_the_message_unless_it_is_ignored(pieces, with_dot, wit
 def test_the_console_script_is_this_program():
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert 'mailer-sendmail = "mailer.sendmail.main:main"' in text
+
+
+def run_after(preparation, *arguments):
+    """Run the program in a process that was prepared for a fault once all was imported."""
+    program = f"""
+import os, resource, sys
+from mailer.sendmail import drop, main, standin
+main._RESTART = 0
+{preparation}
+sys.exit(main.main())
+"""
+    argv = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(argv, input="Subject: x\n\nx\n", capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("mode", ["-i", "-bs", "-bv"])
+def test_no_descriptor_for_a_socket_is_a_temporary_fault(mode):
+    """Cron and libraries try again after 75; a traceback ends with 1, which is final."""
+    done = run_after("resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))", mode, "ann@example.net")
+    assert (done.returncode, done.stdout) == (os.EX_TEMPFAIL, "")
+    assert "Too many open files" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_standard_input_that_cannot_be_read_is_a_temporary_fault():
+    done = run_after('os.dup2(os.open("/", os.O_RDONLY), 0)', "ann@example.net")
+    assert done.returncode == os.EX_TEMPFAIL
+    assert len(done.stderr.splitlines()) == 1
