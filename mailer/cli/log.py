@@ -155,7 +155,7 @@ def log(  # noqa: PLR0913 - one parameter for each option
         if follow:
             _follow(searches, name, as_json=as_json)
         said = [line for each in hosts for line in _losses(each.spool)]
-        said += after.lines(context) if after else []
+        said += after.lines(context.config, [each.spool for each in hosts]) if after else []
     if message_id and not known:
         raise Failure(Exit.NO_INPUT, f"{message_id}: the ledger has no line about such a message")
     if not known and not as_json and lines != 0:

@@ -4,13 +4,13 @@ An operator who knows only a recipient types `mailer log --to ADDRESS`, and shou
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 
 from mailer.cli.our_refusals import ours
 from mailer.cli.outlook import outlook
-from mailer.cli.setup import CommandContext
 from mailer.config.model import Config
 from mailer.mail import clock
 from mailer.mail.reply import printable
@@ -63,32 +63,40 @@ class LogSummary:
             if len(self._ids) > _MESSAGES:
                 del self._ids[next(iter(self._ids))]
 
-    def lines(self, context: CommandContext) -> list[str]:
-        """Return the summary, as lines for people."""
+    def lines(self, config: Config, spools: Sequence[Spool]) -> list[str]:
+        """Return the summary, as lines for people.
+
+        Args:
+            config: of this host.
+            spools: those whose ledgers were searched.
+        """
         told = [
-            *self._stand(context),
-            *self._went_astray(context.config),
+            *self._stand(config, spools),
+            *self._went_astray(config),
             *self._was_refused(),
-            *self._unnamed(context.spool),
+            *self._unnamed(spools),
         ]
         if not told and not self._newest:
-            told = [*self._not_in_the_ledger(context)] or [_NEVER_CAME]
+            told = [*self._not_in_the_ledger(config, spools)] or [_NEVER_CAME]
         return [printable(line, 4000) for line in told]
 
-    def _stand(self, context: CommandContext) -> Iterator[str]:
-        how = outlook(context.config, context.spool, time.time())
+    def _stand(self, config: Config, spools: Sequence[Spool]) -> Iterator[str]:
+        how = [(spool, outlook(config, spool, time.time())) for spool in spools]
         for message_id in self._ids:
-            try:
-                story = message_story.tell(context.spool, message_id, how, self._asked)
-            except message_story.NoStory:
-                continue
-            yield f"next: {message_id}: {' '.join(story.gist)}"
+            stories = list[message_story.Story]()
+            for spool, each in how:
+                with suppress(message_story.NoStory):
+                    stories.append(message_story.tell(spool, message_id, each, self._asked))
+            # A message that was moved from one host to another is known on both.
+            stories.sort(key=lambda story: story.seen is None)
+            if stories:
+                yield f"next: {message_id}: {' '.join(stories[0].gist)}"
 
-    def _not_in_the_ledger(self, context: CommandContext) -> Iterator[str]:
+    def _not_in_the_ledger(self, config: Config, spools: Sequence[Spool]) -> Iterator[str]:
         """Describe messages that are in the spool although the ledger has no line about them."""
         if not self._query.to:
             return
-        waits = (look(context.spool, spot) for spot in islice(spots(context.spool), _MAX_OPENED))
+        waits = (look(spool, spot) for spool in spools for spot in islice(spots(spool), _MAX_OPENED))
         meant = (
             seen.id
             for seen in waits
@@ -100,7 +108,7 @@ class LogSummary:
                 "the log has no line about it: files in log/ of the spool were removed, or could not be "
                 "written (`mailer doctor`); the message itself is there"
             )
-            yield from self._stand(context)
+            yield from self._stand(config, spools)
 
     def _asked(self, address: str) -> bool:
         return (self._query.to or "").lower() in address.lower()
@@ -117,7 +125,7 @@ class LogSummary:
         if self._refused and (meant := ours(self._refused.reply or self._refused.reason)):
             yield f"next: refused by this relay: {meant.meaning}; {meant.todo}"
 
-    def _unnamed(self, spool: Spool) -> Iterator[str]:
+    def _unnamed(self, spools: Sequence[Spool]) -> Iterator[str]:
         """Count the submissions refused before they named a recipient, which no search for one can find.
 
         The period is the one searched, or the last day. If the search found lines, it begins at the newest.
@@ -133,9 +141,12 @@ class LogSummary:
                 }  # A failed login may be anybody's, and the mail in question has probably been found.
             since = max(since, found)
         asked = Query(events=events, since=since, until=self._query.until)
-        lines = [line for line, _ in find(partial(spool.directory, LOG), asked) if not line.to]
+        lines = [
+            line for spool in spools for line, _ in find(partial(spool.directory, LOG), asked) if not line.to
+        ]
         if not lines:
             return
+        lines.sort(key=lambda line: line.at)
         last = lines[-1]
         kinds = " ".join(f"--status {kind}" for kind in sorted({line.event for line in lines}))
         said = last.reply or "login failed"

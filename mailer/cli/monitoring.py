@@ -37,6 +37,7 @@ from mailer.monitor.budgets import budgets
 from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Table
 from mailer.monitor.limits import LimitsView
+from mailer.monitor.neighbours import Neighbours
 from mailer.monitor.reading import Lookout
 from mailer.monitor.replays import Replays
 from mailer.monitor.runs import Runs
@@ -107,6 +108,7 @@ class _Observer:
         self._spool = spool
         self._entry = entry
         self._lookout = Lookout(spool, time.time)
+        self._neighbours = Neighbours(spool, loaded.config.host, time.time)
         self._context = self._made(loaded)
 
     def _made(self, loaded: Loaded) -> MonitorContext:
@@ -119,6 +121,7 @@ class _Observer:
             log=log,
             clock=time.time,
             lookout=self._lookout,
+            neighbours=self._neighbours,
             runs=Runs(child_argv("mailer.cli.send", "--once", config=loaded.path), log),
             replays=Replays(
                 child_argv("mailer", "spool", "replay", config=loaded.path, logs=False),
@@ -128,7 +131,7 @@ class _Observer:
             limits=LimitsView(partial(uses, config, spool, log)),
             token=token_for(spool, config.admin_token),
             doubt=partial(known_doubt, spool, clocks()),
-            outlook=partial(outlook, config, spool),
+            outlook=partial(outlook, config),
             budgets=partial(budgets, config, spool, clocks().read),
         )
 
@@ -167,6 +170,7 @@ class _Observer:
             await self._context.runs.close(float(self._context.config.sending.shutdown_grace))
             with suppress(OSError):
                 self._lookout.save()
+            self._neighbours.close()
         self._context.log.notice("ended")
 
     async def _reload(self) -> bool:

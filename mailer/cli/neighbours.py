@@ -5,23 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
-import msgspec
-
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.output import tell
 from mailer.cli.program import system_words
 from mailer.cli.setup import CommandContext
 from mailer.spool.directory import Spool
+from mailer.spool.hosts.neighbour import Neighbour
 
 T = TypeVar("T")
-
-
-class Neighbour(msgspec.Struct, frozen=True):
-    """A host, and its spool."""
-
-    host: str
-    """Empty: the spool is that of one host alone."""
-    spool: Spool
 
 
 @contextmanager

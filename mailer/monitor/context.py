@@ -12,6 +12,7 @@ from mailer.maillog.events import MailLog
 from mailer.monitor.alerts import Alerting
 from mailer.monitor.budgets import Budget
 from mailer.monitor.limits import LimitsView
+from mailer.monitor.neighbours import Neighbours
 from mailer.monitor.reading import Lookout, Reading
 from mailer.monitor.replays import Replays
 from mailer.monitor.runs import Runs
@@ -25,7 +26,7 @@ _SAVE_EVERY = 12
 """The number of readings after which the counters are saved."""
 
 
-def _bare(now: float) -> Outlook:
+def _bare(_: Spool, now: float) -> Outlook:
     return Outlook(now=now)
 
 
@@ -42,6 +43,7 @@ class MonitorContext:
     log: MailLog
     clock: Clock
     lookout: Lookout
+    neighbours: Neighbours
     runs: Runs
     replays: Replays
     alerting: Alerting
@@ -50,8 +52,8 @@ class MonitorContext:
     """The token that a request must carry to see mail, or to act on it."""
     doubt: Callable[[], Doubt | None] = _none
     """Returns why the clock is not trusted now; None: it is."""
-    outlook: Callable[[float], Outlook] = _bare
-    """Returns what else affects when messages are sent, at a time in seconds since the epoch."""
+    outlook: Callable[[Spool, float], Outlook] = _bare
+    """Returns what else affects when mail of a spool is sent, at a time in seconds since the epoch."""
 
     budgets: Callable[[], tuple[Budget, ...]] = tuple
     """Returns the current usage of all budgets."""

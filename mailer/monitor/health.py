@@ -7,7 +7,6 @@ The JSON is that of the Go relay, with a result for each check. The status is 50
 import asyncio
 from errno import ESTALE
 from http import HTTPStatus
-from pathlib import Path
 from time import monotonic
 
 from mailer.mail import clock
@@ -81,8 +80,7 @@ def routes(context: MonitorContext) -> tuple[Route, ...]:
             checks["spool"] = Check(Status.FAILING, f"the spool cannot be read: {error.strerror}")
         else:
             checks |= dict(judge(reading, context.config, context.alerting.firing))
-        if shared := context.config.shared_dir:
-            checks["hosts"] = await asyncio.to_thread(_hosts, context, shared)
+        checks |= await asyncio.to_thread(hosts.judged, context.spool, context.config, context.clock())
         return _answer(context.clock(), reading, checks)
 
     async def live(_: Asked) -> Answer:
@@ -103,20 +101,6 @@ def routes(context: MonitorContext) -> tuple[Route, ...]:
         return json({"status": "ok"})
 
     return (Route("GET", "/health", health), Route("GET", "/livez", live), Route("GET", "/readyz", ready))
-
-
-def _hosts(context: MonitorContext, shared: Path) -> Check:
-    """Judge this host and the others that share its directory; in a thread, as that may hang."""
-    try:
-        if is_draining(context.spool):
-            return Check(Status.DEGRADED, "new mail is refused here (mailer hosts drain)")
-        found = list(hosts.troubles(shared, context.config.host, context.clock()))
-    except OSError as error:
-        return Check(Status.FAILING, f"the other hosts cannot be seen: {error.strerror or error}")
-    if not found:
-        return Check(Status.OK, "all renew their leases, or have left without mail")
-    stuck = any(waits for _, waits in found)
-    return Check(Status.FAILING if stuck else Status.DEGRADED, "; ".join(told for told, _ in found))
 
 
 def _answer(now: float, reading: Reading | None, checks: dict[str, Check]) -> Answer:

@@ -3,15 +3,37 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from mailer.config.model import Config
 from mailer.mail import clock
+from mailer.monitor.checks import Check, Status
 from mailer.spool import words
 from mailer.spool.directory import Spool
 from mailer.spool.hosts.adoption import has_mail
 from mailer.spool.hosts.epochs import Hosts
-from mailer.spool.hosts.lease import renewed
+from mailer.spool.hosts.lease import is_draining, renewed
 
 SILENT = 600.0
 """Seconds without a renewed lease after which a host counts as gone; clocks of hosts differ by less."""
+
+
+def judged(spool: Spool, config: Config, now: float) -> dict[str, Check]:
+    """Judge this host and the others that share its directory; empty if it shares none.
+
+    It reads that directory, which may take long, or hang.
+    """
+    if config.shared_dir is None:
+        return {}
+    try:
+        found = list(troubles(config.shared_dir, config.host, now))
+        draining = is_draining(spool)
+    except OSError as error:
+        return {"hosts": Check(Status.FAILING, f"the other hosts cannot be seen: {error.strerror or error}")}
+    told = ["new mail is refused here (mailer hosts drain)"] if draining else []
+    told += [trouble for trouble, _ in found]
+    if not told:
+        return {"hosts": Check(Status.OK, "all renew their leases, or have left without mail")}
+    stuck = any(waits for _, waits in found)
+    return {"hosts": Check(Status.FAILING if stuck else Status.DEGRADED, "; ".join(told))}
 
 
 def troubles(shared: Path, host: str, now: float) -> Iterator[tuple[str, bool]]:

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 from mailer.config.model import Config
 from mailer.maillog.series import DAY, HOUR, WEEK, Point, Span
+from mailer.monitor import hosts
 from mailer.monitor.checks import Check, Status, judge, worst
 from mailer.monitor.limits import LimitsView, Use
+from mailer.monitor.neighbours import HostQueue, Neighbours
 from mailer.monitor.providers import Provider, providers
+from mailer.monitor.queue import Snapshot, merged
 from mailer.monitor.reading import Lookout, Reading
 from mailer.spool import words
 from mailer.spool.layout import Place
@@ -59,6 +62,13 @@ class Overview:
     limits: tuple[Use, ...]
     obstacles: tuple[Obstacle, ...]
     """Reasons why no mail at all is sent."""
+    hosts: tuple[HostQueue, ...] = ()
+    """The queue of each host that shares `spoolDir`, this one's first; empty: there is only one."""
+
+    @property
+    def queue(self) -> Snapshot:
+        """The queue, of all hosts together."""
+        return merged(each.queue for each in self.hosts) if self.hosts else self.reading.queue
 
     @property
     def status(self) -> Status:
@@ -74,7 +84,7 @@ class Overview:
     @property
     def in_short(self) -> str:
         """The number of messages in the queue, and of those that wait for the operator, as text."""
-        queue = self.reading.queue
+        queue = self.queue
         on_the_way = f"{words.count(queue.waiting, 'message')} on the way" if queue.waiting else ""
         at_rest = (f"{queue[place].count:,} {said}" for place, said in AT_REST.items() if queue[place].count)
         return ", ".join(filter(None, (on_the_way, *at_rest))) or "nothing waits"
@@ -82,20 +92,27 @@ class Overview:
     @property
     def next_due(self) -> str:
         """When deferred mail is tried next, and how many messages then, as a sentence."""
-        if not self.reading.queue.due:
+        scheduled = self.queue.due
+        if not scheduled:
             return "Nothing waits for a time to be tried again."
-        due, count = self.reading.queue.due[0]
+        due, count = scheduled[0]
         expected = next_attempt(due, self.obstacles).words(self.reading.at)
         return f"Of those to be tried again, {words.count(count, 'message')} {expected}."
 
 
 def overview(
-    lookout: Lookout, limits: LimitsView, config: Config, firing: frozenset[str], keeping: Keeping
+    lookout: Lookout,
+    neighbours: Neighbours,
+    limits: LimitsView,
+    config: Config,
+    firing: frozenset[str],
+    keeping: Keeping,
 ) -> Overview:
     """Collect everything, in the caller's thread.
 
     Args:
-        lookout: reads the spool.
+        lookout: reads this host's spool.
+        neighbours: read those of the others.
         limits: counts the use of rate limits.
         config: the configuration.
         firing: the names of firing alerts.
@@ -108,9 +125,18 @@ def overview(
     spans = (("hour", HOUR), ("day", DAY), ("week", WEEK))
     return Overview(
         reading=reading,
-        checks=dict(judge(reading, config, firing)),
+        checks={
+            **dict(judge(reading, config, firing)),
+            **hosts.judged(neighbours.own.spool, config, reading.at),
+        },
         flows=tuple(Flow(name, span, lookout.points(span)) for name, span in spans),
         providers=providers(reading, config),
         limits=limits.uses(),
         obstacles=keeping(reading.at),
+        hosts=_hosts(reading, neighbours),
     )
+
+
+def _hosts(reading: Reading, neighbours: Neighbours) -> tuple[HostQueue, ...]:
+    host = neighbours.own.host
+    return (HostQueue(host, reading.queue), *neighbours.queues()) if host else ()

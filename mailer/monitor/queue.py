@@ -8,10 +8,12 @@ happens on a background thread.
 import os
 import threading
 from bisect import insort
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import islice, starmap
+from operator import attrgetter
 from time import monotonic
 
 from mailer.mail.clock import Clock
@@ -66,6 +68,21 @@ class Snapshot:
     def waiting_age(self, now: float) -> float:
         """Return the age in seconds of the oldest message that will be sent; 0 without one."""
         return max((self.states[place].age(now) or 0.0 for place in WAITING), default=0.0)
+
+
+def merged(queues: Iterable[Snapshot]) -> Snapshot:
+    """Return the queues of several hosts as one."""
+    all_of_them = list(queues)
+    due = Counter[float]()
+    for queue in all_of_them:
+        due.update(dict(queue.due))
+    states = {place: _together([queue[place] for queue in all_of_them]) for place in all_of_them[0].states}
+    return Snapshot(states, tuple(sorted(due.items())))
+
+
+def _together(states: list[State]) -> State:
+    oldest = merge(*(state.oldest for state in states), key=attrgetter("name"))
+    return State(states[0].place, sum(state.count for state in states), tuple(islice(oldest, SAMPLE)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,6 +21,7 @@ from mailer.monitor.alerts import Alerting, AlertSettings
 from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.limits import LimitsView
+from mailer.monitor.neighbours import Neighbours
 from mailer.monitor.reading import Lookout
 from mailer.monitor.replays import Order, Replays
 from mailer.monitor.runs import Runs
@@ -67,6 +68,7 @@ def context(relay: Relay) -> Iterator[MonitorContext]:
         log=log,
         clock=time.time,
         lookout=Lookout(spool, time.time),
+        neighbours=Neighbours(spool, "", time.time),
         runs=Runs((str(relay.directory / "absent"),), log),
         replays=Replays(argv, allowed=True),
         alerting=Alerting(spool, log, AlertSettings(config, "relay.example.com")),

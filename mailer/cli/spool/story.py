@@ -121,13 +121,18 @@ def trace(what: str | None, *, as_json: bool) -> None:
     longer than logRetention.
 
     JSON has path, at, hop, message (null if the session could not be opened), failures [{phase, reply}], and
-    text with an argument.
+    text with an argument. A message or a file of another host (mailer hosts) is found, too; the list is of
+    this host.
     """
-    with command_context() as context:
-        directory: OpenDirectory = partial(context.spool.directory, TRACES)
+    texts: list[str] = []
+    with command_context() as context, all_spools(context) as hosts:
         try:
-            found = traces.traces(directory) if what is None else _chosen(context, directory, what)
-            texts = [traces.text(directory, one.name) for one in found] if what else []
+            if what is None:
+                found = traces.traces(partial(context.spool.directory, TRACES))
+            else:
+                found, texts = first_that_knows(
+                    hosts, lambda each: _texts(context, each.spool, what), lambda answer: bool(answer[0])
+                )
         except OSError as error:
             raise Failure(Exit.NO_INPUT, system_words(error)) from error
     if as_json:
@@ -140,8 +145,14 @@ def trace(what: str | None, *, as_json: bool) -> None:
         sys.stdout.writelines(f"{printable(line, 4000)}\n" for line in lines)
 
 
-def _chosen(context: CommandContext, directory: OpenDirectory, what: str) -> list[Trace]:
+def _texts(context: CommandContext, spool: Spool, what: str) -> tuple[list[Trace], list[str]]:
     """Return the traces of a message, or the one of a file; raises Failure if there is none."""
+    directory: OpenDirectory = partial(spool.directory, TRACES)
+    found = _chosen(context, spool, directory, what)
+    return found, [traces.text(directory, one.name) for one in found]
+
+
+def _chosen(context: CommandContext, spool: Spool, directory: OpenDirectory, what: str) -> list[Trace]:
     if what.endswith(traces.SUFFIX):
         found = [one for one in traces.traces(directory) if one.name == what]
         if not found:
@@ -149,7 +160,7 @@ def _chosen(context: CommandContext, directory: OpenDirectory, what: str) -> lis
                 Exit.NO_INPUT, f"{printable(what, 100)}: no such trace; list all: mailer spool trace"
             )
         return found
-    story = story_of(context.spool, what, outlook(context.config, context.spool, time.time()))
+    story = story_of(spool, what, outlook(context.config, spool, time.time()))
     if not story.traces:
         raise Failure(
             Exit.NO_INPUT,

@@ -19,8 +19,9 @@ from mailer.cli.top.frame import QUIET, Row, Size, fit, frame
 from mailer.cli.top.screen import Ended, Screen
 from mailer.mail.clock import rfc3339
 from mailer.monitor.limits import LimitsView
+from mailer.monitor.neighbours import Neighbours
 from mailer.monitor.overview import MEANINGS, Flow, Overview, overview
-from mailer.monitor.queue import State
+from mailer.monitor.queue import Snapshot, State
 from mailer.monitor.reading import Lookout
 from mailer.spool.ids import arrival
 
@@ -57,7 +58,8 @@ def top(*, interval: float, once: bool, as_json: bool) -> None:
 
     JSON is one object: at, status (ok degraded failing), complaints, summary, lastRun, paused, free (bytes),
     queue {state: {count, oldest}}, recipients {hour day week: {accepted, sent, deferred, bounced}},
-    providers [{name, health, trouble}], limits as in `mailer limits`. What is unknown is null.
+    providers [{name, health, trouble}], limits as in `mailer limits`. What is unknown is null. With several
+    hosts (mailer hosts), queue is that of all, hosts is {host: queue}, and everything else is of this host.
     """
     interval = max(interval, _MIN_INTERVAL)
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
@@ -88,19 +90,21 @@ def record(seen: Overview) -> dict[str, object]:
         "lastRun": time_or_none(reading.last_run),
         "paused": reading.pause is not None,
         "free": reading.free,
-        "queue": {
-            place.value: {
-                "count": reading.queue[place].count,
-                "oldest": time_or_none(_oldest(reading.queue[place])),
-            }
-            for place in MEANINGS
-        },
+        "queue": _queue(seen.queue),
         "recipients": {flow.name: _sums(flow) for flow in seen.flows},
         "providers": [
             {"name": each.name, "health": each.health(reading.at), "trouble": each.state.trouble}
             for each in seen.providers
         ],
         "limits": list(map(limits.record, seen.limits)),
+        **({"hosts": {each.host: _queue(each.queue) for each in seen.hosts}} if seen.hosts else {}),
+    }
+
+
+def _queue(queue: Snapshot) -> dict[str, object]:
+    return {
+        place.value: {"count": queue[place].count, "oldest": time_or_none(_oldest(queue[place]))}
+        for place in MEANINGS
     }
 
 
@@ -121,7 +125,9 @@ def _sums(flow: Flow) -> dict[str, int]:
 def _looker(context: CommandContext) -> Callable[[], Overview]:
     view = LimitsView(partial(limits.uses, context.config, context.spool, context.log))
     keeps = partial(current_obstacles, context.config, context.spool)
-    return partial(overview, Lookout(context.spool, time.time), view, context.config, frozenset(), keeps)
+    lookout = Lookout(context.spool, time.time)
+    neighbours = Neighbours(context.spool, context.config.host, time.time)
+    return partial(overview, lookout, neighbours, view, context.config, frozenset(), keeps)
 
 
 def _keep_showing(

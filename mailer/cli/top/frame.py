@@ -8,7 +8,7 @@ from unicodedata import combining, east_asian_width
 from mailer.mail.reply import printable
 from mailer.monitor.checks import Status
 from mailer.monitor.limits import Use
-from mailer.monitor.overview import MEANINGS, Flow, Overview
+from mailer.monitor.overview import AT_REST, MEANINGS, Flow, Overview
 from mailer.monitor.providers import Provider
 from mailer.spool import words
 from mailer.spool.view.obstacles import next_attempt
@@ -59,6 +59,7 @@ def frame(seen: Overview, path: str, size: Size, *, unicode: bool = True) -> lis
         (_spark(flow, size.columns, blocks) for flow in seen.flows),
         _providers(seen.providers, seen.reading.at),
         _limits(seen.limits),
+        _hosts(seen),
     )
     return [Row(fit(row.text, size.columns), row.style) for row in islice(chain(*sections), size.rows)]
 
@@ -84,7 +85,7 @@ def _head(seen: Overview, path: str, size: Size) -> Iterator[Row]:
     if reading.last_run is not None:
         ran = f"last run {words.duration(reading.at - reading.last_run)} ago"
     yield Row(f"{seen.in_short}; {ran}; {words.free(reading.free)}; {printable(path)}", QUIET)
-    if seen.reading.queue.due:
+    if seen.queue.due:
         yield Row(seen.next_due, QUIET)
     if seen.obstacles:
         new = next_attempt(None, seen.obstacles).words(reading.at)
@@ -106,7 +107,7 @@ def _tables(seen: Overview, size: Size) -> Iterator[Row]:
 def _queue(seen: Overview) -> Iterator[Row]:
     yield Row(f"{'QUEUE':8}{'MESSAGES':>10}{'OLDEST':>9}", TITLE)
     for place in MEANINGS:
-        state = seen.reading.queue[place]
+        state = seen.queue[place]
         age = state.age(seen.reading.at)
         oldest = "-" if age is None else words.duration(age)
         yield Row(f"{place:8}{state.count:>10,}{oldest:>9}")
@@ -152,3 +153,15 @@ def _limits(uses: Sequence[Use]) -> Iterator[Row]:
         )
         waits = f", waits {words.duration(use.wait)}" if use.wait else ""
         yield Row(f"{use.whom}: {used}{waits}", Status.DEGRADED.value if use.wait else PLAIN)
+
+
+def _hosts(seen: Overview) -> Iterator[Row]:
+    """Lay out the queue of each host, if there are several; the rest of the frame is of the first."""
+    if seen.hosts:
+        yield Row("")
+        yield Row("HOSTS", TITLE)
+    for each in seen.hosts:
+        queue = each.queue
+        oldest = f" (oldest {words.duration(queue.waiting_age(seen.reading.at))})" if queue.waiting else ""
+        rest = sum(queue[place].count for place in AT_REST)
+        yield Row(f"{each.host}: {queue.waiting:,} on the way{oldest}, {rest:,} at rest")

@@ -142,7 +142,7 @@ def routes(context: MonitorContext, door: Door, sessions: Sessions) -> tuple[Rou
     async def confirm(asked: Asked) -> Answer:
         message_id, action = _meant(asked)
         told = await asyncio.to_thread(
-            message_story.tell, context.spool, message_id, context.outlook(context.clock())
+            message_story.tell, context.spool, message_id, context.outlook(context.spool, context.clock())
         )
         body = fill(
             _CONFIRM,

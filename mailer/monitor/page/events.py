@@ -62,7 +62,8 @@ class _News:
         before: object = None
         while True:
             try:
-                now: object = _essence(await self._context.reading())
+                others = await asyncio.to_thread(self._context.neighbours.queues)
+                now: object = (_essence(await self._context.reading()), others)
             except OSError as error:
                 now = error.errno
             if before is not None and now != before:

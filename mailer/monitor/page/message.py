@@ -4,11 +4,12 @@ import asyncio
 import re
 from collections.abc import Container, Sequence
 from http import HTTPStatus
+from typing import NamedTuple
 
 from mailer.monitor import message_story
 from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
-from mailer.monitor.message_story import Story
+from mailer.monitor.message_story import NoStory, Story
 from mailer.monitor.page.actions import ACTIONS, Action
 from mailer.monitor.page.html import NOTHING, Markup, fill, join
 from mailer.monitor.page.layout import page
@@ -17,6 +18,7 @@ from mailer.monitor.page.mime import decoded
 from mailer.spool import words
 from mailer.spool.directory import Spool
 from mailer.spool.entry import Corrupt, Entry
+from mailer.spool.hosts.neighbour import Neighbour
 from mailer.spool.ids import is_id
 from mailer.spool.layout import Spot
 from mailer.spool.view import story
@@ -40,6 +42,8 @@ _WAITS = (
     "will send it."
 )
 _COPIED = {"replay": _REPLAYED, "replay-waits": _WAITS}
+_ELSEWHERE = """<p class="notice">It is, or was, in the spool of host {host}: act on it there.</p>
+"""
 _MAX_VERDICT = 200
 """Lines of the verdict that are shown; a message may have 20,000 recipients."""
 
@@ -86,15 +90,48 @@ def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
         message_id = asked.parts["id"]
         if not is_id(message_id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
-        spool, now = context.spool, context.clock()
-        outlook = await asyncio.to_thread(context.outlook, now)
-        told = await asyncio.to_thread(message_story.tell, spool, message_id, outlook)
-        facts = await asyncio.to_thread(_facts, spool, told)
+        found = await asyncio.to_thread(_find, context, message_id)
+        told = found.story
+        if found.host != context.config.host:
+            return page(message_id, _body(told, found.facts, _elsewhere(found.host), ours=False))
         readable = told.seen is not None and told.seen.entry is not None
         more = _CONTENT if readable and context.config.show_content else ()
-        return page(message_id, _body(told, facts, _done(asked), more))
+        return page(message_id, _body(told, found.facts, _done(asked), more))
 
     return (Route("GET", "/message/{id}", door.behind(answer)),)
+
+
+class _Found(NamedTuple):
+    """A message on one of the hosts."""
+
+    host: str
+    story: Story
+    facts: Markup
+
+
+def _find(context: MonitorContext, message_id: str) -> _Found:
+    """Find a message, on this host first; raises as `message_story.tell`."""
+
+    def look(neighbour: Neighbour) -> _Found | NoStory:
+        outlook = context.outlook(neighbour.spool, context.clock())
+        try:
+            told = message_story.tell(neighbour.spool, message_id, outlook)
+        except NoStory as missing:
+            return missing
+        return _Found(neighbour.host, told, _facts(neighbour.spool, told))
+
+    answers = context.neighbours.ask(look)
+    known = [answer for answer in answers if isinstance(answer, _Found)]
+    if known:
+        # A message that was moved from one host to another is known on both.
+        return next((found for found in known if found.story.seen), known[0])
+    missing = answers[0]
+    assert isinstance(missing, NoStory)
+    raise missing
+
+
+def _elsewhere(host: str) -> Markup:
+    return fill(_ELSEWHERE, host=host)
 
 
 def _done(asked: Asked) -> Markup:
@@ -103,8 +140,10 @@ def _done(asked: Asked) -> Markup:
     return fill('<p class="notice ok" role="status">{text}</p>\n', text=text) if text else NOTHING
 
 
-def _body(told: Story, facts: Markup, done: Markup, more: Sequence[tuple[str, str]]) -> Markup:
-    place = told.seen.spot.place if told.seen else None
+def _body(
+    told: Story, facts: Markup, done: Markup, more: Sequence[tuple[str, str]] = (), *, ours: bool = True
+) -> Markup:
+    place = told.seen.spot.place if told.seen and ours else None
     possible = [action for action in ACTIONS.values() if place in action.places]
     others = {
         name for event in told.steps for name in (event.notice, event.about, event.replays) if is_id(name)

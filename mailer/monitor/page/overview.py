@@ -26,7 +26,7 @@ _NONE = Markup("&ndash;")
 _BODY = """<h1 class="unseen">Overview</h1>
 <section id="status" data-live class="notice {status}">
 <p class="verdict"><strong>{status_word}</strong>{summary}</p>
-{complaints}{host}</section>
+{complaints}</section>
 <div class="columns">
 <section id="queue" data-live>
 <h2>Queue</h2>
@@ -37,7 +37,7 @@ _BODY = """<h1 class="unseen">Overview</h1>
 {states}</tbody>
 </table>
 <p class="quiet">{due}</p>
-</section>
+{hosts}</section>
 <div>
 <section id="providers" data-live>
 <h2>Providers</h2>
@@ -78,8 +78,17 @@ _LIMITS = """<table>
 {rows}</tbody>
 </table>
 """
-_HOST = """<p class="quiet">This page shows host {host} alone; <code>mailer spool ls</code> shows the mail of
-all hosts, and <code>mailer hosts</code> the hosts.</p>
+_HOSTS = """<h3>Hosts</h3>
+<table>
+<thead><tr><th scope="col">Host</th><th scope="col" class="n">On the way</th>
+<th scope="col" class="n">Oldest</th><th scope="col" class="n">At rest</th></tr></thead>
+<tbody>
+{rows}</tbody>
+</table>
+<p class="quiet">The queue and recent mail are those of all hosts, everything else is {host}'s.</p>
+"""
+_HOST = """<tr><th scope="row">{host}</th><td class="n">{waiting}</td><td class="n">{oldest}</td>
+<td class="n">{rest}</td></tr>
 """
 _WORDS = {Status.OK: "All is well", Status.DEGRADED: "Needs a look", Status.FAILING: "Failing"}
 
@@ -89,19 +98,20 @@ def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
         seen = await asyncio.to_thread(
             overview,
             context.lookout,
+            context.neighbours,
             context.limits,
             context.config,
             context.alerting.firing,
-            lambda now: context.outlook(now).obstacles,
+            lambda now: context.outlook(context.spool, now).obstacles,
         )
-        latest = await asyncio.to_thread(recent, context.spool, context.clock(), _RECENT)
+        latest = await asyncio.to_thread(recent, context.neighbours, context.clock(), _RECENT)
         budgets = await asyncio.to_thread(context.budgets)
-        return page("Overview", _body(seen, latest, budgets, context.config.host))
+        return page("Overview", _body(seen, latest, budgets))
 
     return (Route("GET", "/", door.behind(answer)),)
 
 
-def _body(seen: Overview, latest: Markup, budgets: tuple[Budget, ...], host: str) -> Markup:
+def _body(seen: Overview, latest: Markup, budgets: tuple[Budget, ...]) -> Markup:
     reading = seen.reading
     return fill(
         _BODY,
@@ -109,9 +119,9 @@ def _body(seen: Overview, latest: Markup, budgets: tuple[Budget, ...], host: str
         status_word=_headline(seen),
         summary=_summary(seen),
         complaints=_list(seen.complaints),
-        host=fill(_HOST, host=host) if host else "",
         states=(_state(seen, place) for place in MEANINGS),
         due=f"{seen.next_due} {sentences(seen.obstacles)}",
+        hosts=_hosts(seen),
         providers=_providers(seen.providers, reading.at),
         budgets=_budgets(budgets),
         limits=_limits(seen.limits),
@@ -134,7 +144,7 @@ def _body(seen: Overview, latest: Markup, budgets: tuple[Budget, ...], host: str
 
 def _headline(seen: Overview) -> str:
     """Return the headline; if all checks are OK, it mentions mail that is held or was given up."""
-    queue = seen.reading.queue
+    queue = seen.queue
     if seen.status is Status.OK and any(queue[place].count for place in AT_REST):
         return "Sending works, and some mail waits for you"
     return _WORDS[seen.status]
@@ -156,7 +166,7 @@ def _list(lines: object) -> Markup:
 
 
 def _state(seen: Overview, place: Place) -> Markup:
-    state = seen.reading.queue[place]
+    state = seen.queue[place]
     age = state.age(seen.reading.at)
     return fill(
         _STATE,
@@ -166,6 +176,23 @@ def _state(seen: Overview, place: Place) -> Markup:
         oldest=_NONE if age is None else words.duration(age),
         meaning=MEANINGS[place],
     )
+
+
+def _hosts(seen: Overview) -> Markup:
+    """Render the queue of each host, if there are several."""
+    if not seen.hosts:
+        return NOTHING
+    rows = (
+        fill(
+            _HOST,
+            host=each.host,
+            waiting=f"{each.queue.waiting:,}",
+            oldest=words.duration(each.queue.waiting_age(seen.reading.at)) if each.queue.waiting else _NONE,
+            rest=f"{sum(each.queue[place].count for place in AT_REST):,}",
+        )
+        for each in seen.hosts
+    )
+    return fill(_HOSTS, rows=rows, host=seen.hosts[0].host)
 
 
 def _providers(providers: tuple[Provider, ...], now: float) -> Markup:
