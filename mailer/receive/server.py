@@ -5,7 +5,6 @@ import logging
 import resource
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from mailer.mail.reply import Reply
 from mailer.receive import replies
+from mailer.receive.admission import Admission, refusal_of_program
 from mailer.receive.context import Client, ReceiverContext
 from mailer.receive.listen.inherited import Inherited
 from mailer.receive.listen.listener import Listener
 from mailer.receive.listen.sockets import Bound, bind, check
-from mailer.receive.peers import is_local, source
+from mailer.receive.peers import is_local
 from mailer.receive.settings import Endpoint
 from mailer.receive.smtp import authenticated
 from mailer.receive.smtp.connection import HANDSHAKE_TIMEOUT, Reading
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
 _CONNECTING = 1.0
 """Seconds that a stopping server waits for connections that are still being set up, so that they get a 421.
 A TLS handshake that takes longer is dropped; its client has no message in flight."""
-_RESERVED = 16
-"""Divisor: one in 16 of `maxConnections` is reserved for clients on this host."""
-_LOG_INTERVAL = 60.0
-"""Seconds between two log lines about refused connections."""
 
 
 class Server:
@@ -67,9 +63,8 @@ class Server:
         self._listeners: list[Listener] = []
         self._sessions: set[Session] = set()
         self._strangers = Unauthenticated()
-        self._peers: Counter[str] = Counter()
+        self._admission = Admission(context, lambda: self.sessions, self._make_room)
         self._connecting: set[asyncio.Task[object]] = set()
-        self._complained = float("-inf")
         self.addresses: tuple[Address, ...] = ()
         """The addresses it listens on, with the actual ports; empty before `start`."""
 
@@ -101,9 +96,9 @@ class Server:
             return self._http_listener(bound)
         return Listener(
             bound.listening,
-            self._judge_local if endpoint.submit else partial(self._judge, tls=endpoint.tls),
+            self._judge_local if endpoint.submit else partial(self._admission.judge, tls=endpoint.tls),
             self._serve_local if endpoint.submit else partial(self._serve, endpoint=endpoint),
-            self._out_of_descriptors,
+            self._admission.out_of_descriptors,
             replies.wire,
         )
 
@@ -123,7 +118,7 @@ class Server:
             bound.listening,
             self._judge_http,
             partial(self._serve_http, self._http, tls=bound.endpoint.tls),
-            self._out_of_descriptors,
+            self._admission.out_of_descriptors,
             lambda reply: http.raw(Problem.of(reply)),
         )
 
@@ -136,7 +131,7 @@ class Server:
             UnsafeSettingsError: the new settings are unsafe on the current addresses; the old ones stay.
         """
         check(context, self._bound)
-        self._context = context
+        self._context = self._admission.context = context
         for session in self._sessions:
             session.reconfigure(context)
 
@@ -175,32 +170,6 @@ class Server:
             await answers
         self._failures.close(self._context.store.log)
 
-    def _judge(self, connection: socket.socket, peer: str, *, tls: bool) -> Reply | None:
-        """Return the refusal for a new connection, or None to serve it.
-
-        Args: tls: the client speaks first (a TLS or HTTP client), so early input is not an error.
-        """
-        settings, local = self._context.settings, is_local(peer)
-        if settings.local_only and not local:
-            self._context.store.log.notice("refused a connection", peer=peer, reason="allowLocalOnly")
-            return replies.LOCAL_ONLY
-        # The reserved rest keeps remote clients from locking out the applications on this host.
-        most = settings.max_connections - (0 if local else settings.max_connections // _RESERVED)
-        if self.sessions >= most:
-            self._complain(f"maxConnections ({settings.max_connections}) are open")
-            if not self._make_room(local=local):
-                return replies.TOO_MANY_CONNECTIONS
-        if not local and self._peers[source(peer)] >= settings.max_connections_per_peer:
-            self._complain(f"{peer} has maxConnectionsPerPeer ({settings.max_connections_per_peer}) open")
-            return replies.TOO_MANY_CONNECTIONS
-        if not tls:
-            with suppress(OSError):  # no input yet, or the client has already reset the connection
-                # RFC 5321 3.1: a client waits for the greeting. One that does not may be another program
-                # that was tricked into connecting, such as a browser.
-                if connection.recv(1, socket.MSG_PEEK):
-                    return replies.EARLY_TALKER
-        return None
-
     def _make_room(self, *, local: bool) -> bool:
         """Close a connection in favour of a new one; return whether there was one to close."""
         if self._strangers.make_room(local=local) or (self._http and self._http.make_room(local=local)):
@@ -212,15 +181,15 @@ class Server:
         from mailer.receive.web.server import MOST  # noqa: PLC0415 - as above
 
         if self._http is not None and self._http.connections >= MOST:
-            self._complain(f"{MOST} connections to submitHttp are open")
+            self._admission.complain(f"{MOST} connections to submitHttp are open")
             if not self._http.make_room(local=is_local(peer)):
                 return replies.TOO_MANY_CONNECTIONS
-        return self._judge(connection, peer, tls=True)
+        return self._admission.judge(connection, peer, tls=True)
 
     def _judge_local(self, connection: socket.socket, peer: str) -> Reply | None:
-        if refusal := _stranger(self._context, peer_ids(connection)):
+        if refusal := refusal_of_program(self._context, peer_ids(connection)):
             return refusal
-        return self._judge(connection, peer, tls=False)
+        return self._admission.judge(connection, peer, tls=False)
 
     def _serve_local(self, connection: socket.socket, _: str) -> None:
         ids = peer_ids(connection)
@@ -236,8 +205,8 @@ class Server:
 
     def _serve_http(self, http: "HttpServer", connection: socket.socket, peer: str, *, tls: bool) -> None:
         tls_context = self._context.certificate.context() if tls and self._context.certificate else None
-        self._count(peer)
-        http.serve(connection, tls_context, partial(self._uncount, peer), local=is_local(peer))
+        self._admission.count(peer)
+        http.serve(connection, tls_context, partial(self._admission.uncount, peer), local=is_local(peer))
 
     def _converse(self, user: str, peer: str) -> socket.socket:
         """Start a session for `user` over a socket pair, and return the client's end of it."""
@@ -256,7 +225,7 @@ class Server:
         session = Session(client, self._context, self._failures, self._forget)
         self._sessions.add(session)
         if not client.local:
-            self._count(client.peer)
+            self._admission.count(client.peer)
         tls_context = None
         if tls:
             assert self._context.certificate is not None
@@ -293,27 +262,7 @@ class Server:
         self._conversations.discard(session)
         self._strangers.forget(session)
         if not session.client.local:
-            self._uncount(session.peer)
-
-    def _count(self, peer: str) -> None:
-        self._peers[source(peer)] += 1
-
-    def _uncount(self, peer: str) -> None:
-        key = source(peer)
-        self._peers[key] -= 1
-        if not self._peers[key]:
-            del self._peers[key]
-
-    def _out_of_descriptors(self, error: OSError) -> Reply:
-        self._complain(error)
-        return replies.TOO_MANY_CONNECTIONS
-
-    def _complain(self, reason: object) -> None:
-        """Log a shortage of connections, rate-limited because every refused connection would repeat it."""
-        now = monotonic()
-        if now - self._complained >= _LOG_INTERVAL:
-            self._complained = now
-            self._context.store.log.warning("connections are refused", reason=str(reason))
+            self._admission.uncount(session.peer)
 
 
 async def serve(
@@ -355,7 +304,7 @@ async def serve_one(context: ReceiverContext, connection: socket.socket, ids: Pe
         connection: closed when this returns.
         ids: the user and groups of the client program.
     """
-    if refusal := _stranger(context, ids):
+    if refusal := refusal_of_program(context, ids):
         with connection:
             connection.sendall(replies.wire(refusal))
         return
@@ -370,15 +319,6 @@ async def converse(context: ReceiverContext, connection: socket.socket, client: 
     connection.setblocking(False)
     await asyncio.get_running_loop().connect_accepted_socket(lambda: Reading(session), connection)
     await gone.wait()
-
-
-def _stranger(context: ReceiverContext, ids: PeerIds) -> Reply | None:
-    """Return the refusal for a local program that maps to no known user, or None if it maps to one."""
-    user = user_of(ids, context.local_users)
-    if user and context.authenticator is not None and context.authenticator.identity(user) is not None:
-        return None
-    context.store.log.notice("refused a connection", peer=ids.peer, reason="localUsers")
-    return replies.unknown_local_user(ids.uid, user)
 
 
 async def _wait_for(tasks: Collection[asyncio.Future[Any]], *, within: float | None = None) -> None:

@@ -31,7 +31,7 @@ from mailer.maillog import retention
 from mailer.maillog import traces as trace_files
 from mailer.monitor import admin, checks, context, hosts, queue, results
 from mailer.oauth import source
-from mailer.receive import pickup, refusals, replies, server
+from mailer.receive import admission, pickup, refusals, replies
 from mailer.receive.content import data, idempotency, resent
 from mailer.receive.users import failures, user_list
 from mailer.send import outcome_lines, queue_scan, runner, skipped, traces
@@ -68,7 +68,7 @@ STATED = [
     ("applications", "Lines of more than {} octets", data.MAX_LINE),
     ("bounces", "includes the message (up to {} kB", report.LARGEST_COPY / 1000),
     ("budgets", "no connection becomes free for {} minute", places.PATIENCE / _MINUTE),
-    ("configuration", "{} of them is reserved for this host", f"1/{server._RESERVED}"),
+    ("configuration", "{} of them is reserved for this host", f"1/{admission._RESERVED}"),
     ("deployment", "within `sending.shutdownGrace` plus {} seconds", up._KILL_MARGIN),
     ("direct-delivery", "tries up to {} exchangers", mx.MAX_HOSTS),
     ("direct-delivery", "at {} addresses each", mx.MAX_ADDRESSES),

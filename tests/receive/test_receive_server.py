@@ -345,10 +345,10 @@ def test_a_peer_from_elsewhere_is_refused_under_local_only(tmp_path):
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
-            assert receiver.server._judge(ours, "127.0.0.2", tls=False) is None
-            assert receiver.server._judge(ours, "192.0.2.1", tls=False).code == 554
+            assert receiver.server._admission.judge(ours, "127.0.0.2", tls=False) is None
+            assert receiver.server._admission.judge(ours, "192.0.2.1", tls=False).code == 554
             theirs.send(b"EHLO")
-            assert receiver.server._judge(ours, "127.0.0.2", tls=False).code == 554
+            assert receiver.server._admission.judge(ours, "127.0.0.2", tls=False).code == 554
 
 
 def test_an_address_in_use_is_an_oserror(tmp_path):
