@@ -155,4 +155,5 @@ CASES = {
     141: "a server that quotes our login, a token or CRAM-MD5's answer in a session whose trace is kept",
     142: "links, pipes and directories in place of traces",
     143: "a user who holds all places of SMTP, idle or with messages that drip",
+    144: "a user of this host who holds all connections to the monitor",
 }

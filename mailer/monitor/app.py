@@ -24,7 +24,8 @@ from mailer.monitor.exchange import JSON, Answer, Asked, Refusal, Table
 MAX_BODY = 64 * 1024
 """Octets of a request's body; forms of the status page are far smaller."""
 MAX_CONNECTIONS = 2000
-"""Concurrent connections; more are closed. A few browsers and one Prometheus need a dozen."""
+"""Concurrent connections. A few browsers and one Prometheus need a dozen; with more, the oldest one without a
+request is closed, because every user of the host may hold them all."""
 HEAD_TIMEOUT = 10.0
 """Seconds for a request's head (Apache: 20 to 40, nginx: 60; here the client is on this host)."""
 BODY_TIMEOUT = 10.0
@@ -148,11 +149,27 @@ class _Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         assert self._manager is not None
-        if len(self._manager.connections) > MAX_CONNECTIONS:
+        if len(self._manager.connections) > MAX_CONNECTIONS and not self._make_room():
             self.force_close()
             return
         self._begun = True
         self._wait()
+
+    def _make_room(self) -> bool:
+        """Close the oldest of the other connections that is idle; return whether there was one."""
+        assert self._manager is not None
+        for each in self._manager.connections:
+            if isinstance(each, _Connection) and each is not self and each.close_if_idle():
+                return True
+        return False
+
+    def close_if_idle(self) -> bool:
+        """Close the connection unless a request is being answered; return whether it was closed."""
+        if self.transport is None or self._current_request is not None or self._messages:
+            return False
+        self.transport.abort()
+        self.force_close()
+        return True
 
     def data_received(self, data: bytes) -> None:
         if self._patience is None and self._current_request is None:

@@ -3,9 +3,11 @@
 Over raw sockets: what an HTTP library would not let us send is sent all the same.
 """
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,11 @@ from testbed.ports import LOOPBACK
 from testbed.process import ServerProcess
 from testbed.relay import ADMIN_TOKEN, Relay
 
+from mailer.config.secrets import Secret
+from mailer.maillog.events import MailLog
+from mailer.monitor import app
 from mailer.monitor.app import HEAD_TIMEOUT, MAX_BODY
+from mailer.monitor.exchange import Answer, Asked, Route, Table, json
 from mailer.spool.directory import Spool
 from mailer.spool.state.pause import is_paused
 
@@ -48,6 +54,47 @@ def resident(pid: int) -> int:
     """Kilobytes of memory that a process has had at most."""
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+
+@pytest.mark.security_case(144)
+def test_who_holds_all_connections_keeps_nobody_from_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "MAX_CONNECTIONS", 3)
+    answering, done = asyncio.Event(), asyncio.Event()
+
+    async def health(_: Asked) -> Answer:
+        return json({"status": "ok"})
+
+    async def slow(_: Asked) -> Answer:
+        answering.set()
+        await done.wait()
+        return json({"status": "late"})
+
+    async def converse() -> None:
+        table = Table((Route("GET", "/health", health), Route("GET", "/slow", slow)))
+        context = app.HttpContext(table, Secret("token"), MailLog(time.time, lambda *_: None), time.time)
+        site = app.bind(0)
+        port = site[0].getsockname()[1]
+        async with app.serve(site, context), AsyncExitStack() as opened:
+
+            async def ask(path: str) -> asyncio.StreamReader:
+                reader, writer = await asyncio.open_connection(LOOPBACK, port)
+                opened.push_async_callback(writer.wait_closed)
+                opened.callback(writer.close)
+                writer.write(head("Host: localhost", target=path))
+                return reader
+
+            at_work = await ask("/slow")
+            await answering.wait()
+            held = [await ask("/health") for _ in range(2)]
+            for each in held:
+                assert b"200 OK" in await each.readuntil(b"}\n")
+            for oldest in held:
+                assert b"200 OK" in await (await ask("/health")).readuntil(b"}\n")
+                assert await oldest.read() == b""
+            done.set()
+            assert b"late" in await at_work.readuntil(b"}\n")
+
+    asyncio.run(converse())
 
 
 @pytest.mark.security_case(90)
