@@ -59,6 +59,11 @@ def _code(command: click.Command, name: str, arguments: list[str] | None) -> int
     except Failure as failure:
         _complain(name, str(failure))
         return failure.code
+    except MemoryError:
+        _complain(
+            name, "it may not use as much memory as it needs: raise `ulimit -v`; no accepted mail is lost"
+        )
+        return Exit.TEMPORARY
     except Exception as error:  # noqa: BLE001 - the program's outermost boundary: it says what happened and exits
         return _explain(name, error)
     return result if isinstance(result, int) else Exit.OK

@@ -199,6 +199,23 @@ def test_a_defect_is_one_clear_line_a_traceback_and_70(relay: Relay) -> None:
     assert "battery staple" not in done.stderr
 
 
+def test_too_little_memory_is_no_defect(relay: Relay) -> None:
+    Queue(relay.spool)
+    broken = (
+        "import mailer.cli.setup as wire\n"
+        "def broken(*_): raise MemoryError\n"
+        "wire.operator_name = broken\n"
+        "import mailer.cli; mailer.cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", broken, "spool", "ls", "--config", str(relay.config)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 75
+    assert done.stderr.startswith("mailer: it may not use as much memory as it needs: raise `ulimit -v`")
+    assert done.stderr.count("\n") == 1
+
+
 def test_head_ends_a_listing_quietly(relay: Relay) -> None:
     queue = Queue(relay.spool)
     for _ in range(2000):
