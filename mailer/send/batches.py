@@ -24,7 +24,8 @@ class Batches:
     many). The excess ones come first in the next batch, immediately and over the same session, and later
     batches are no larger than what the server took. If the server announced its limit (RFC 9422), the session
     leaves the excess ones `pending`, and they follow in the same way. A limit on the number of domains does
-    not reduce the batch size.
+    not reduce the batch size. A server may also end the session at the first one too many (421): then all
+    follow in batches of those that it took before.
     """
 
     def __init__(self, recipients: Sequence[Recipient], size: int) -> None:
@@ -63,6 +64,9 @@ class Batches:
         """
         if _MAY_BE_OPEN.isdisjoint(map(_status, outcomes)):
             return list(batch), list(outcomes)
+        if fits := _fit_before_the_end(outcomes):
+            self.left, self._over, self._size = [*batch, *self.left], self._over + len(batch), fits
+            return [], []
         outcomes = self._cut_short(outcomes)
         pairs = zip(batch, outcomes, strict=True)
         decided = [(recipient, outcome) for recipient, outcome in pairs if not _undecided(outcome)]
@@ -88,6 +92,15 @@ class Batches:
         if self._ended <= _MAX_ENDED:
             return outcomes
         return [replace(one, status=Status.DEFERRED) if _left_open(one) else one for one in outcomes]
+
+
+def _fit_before_the_end(outcomes: Sequence[Outcome]) -> int:
+    """Return how many recipients a server took before it ended the session with a 421 for one too many.
+
+    0: it did not, or took one or none, which is no limit of a transaction.
+    """
+    at = next((at for at, outcome in enumerate(outcomes) if too_many(outcome)), 0)
+    return at if at > 1 and any(map(_left_open, outcomes)) else 0
 
 
 def _left_open(outcome: Outcome) -> bool:

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from outbound.hostile import AtMost, Server, Session
+from outbound.hostile import DROP, AtMost, Server, Session, said
 from outbound.sending import forward_to, found, queue
 from testbed.relay import Relay
 
@@ -36,6 +36,30 @@ def test_recipients_that_are_too_many_follow_at_once_over_the_same_session(
         assert [sent.recipients for sent in server.messages] == [TEN[:4], TEN[4:8], TEN[8:]]
         assert len(server.sessions) == 1
     assert found(relay.spool, message) is None
+
+
+def test_a_session_that_ends_with_one_too_many_is_followed_by_smaller_transactions(relay: Relay) -> None:
+    """Six sessions ended like this in each attempt, and one recipient was sent the mail."""
+    ended = said("421 4.5.3 Too many recipients", DROP)
+    with Server({"rcpt": AtMost(4, ended)}) as server:
+        relay.configure(forward_to(server, batchDelay="1h"))
+        message = queue(relay.spool, TEN)
+        assert relay.mailer_send("--once").returncode == 0
+        assert [sent.recipients for sent in server.messages] == [TEN[:4], TEN[4:8], TEN[8:]]
+        assert len(server.sessions) == 2
+    assert found(relay.spool, message) is None
+
+
+def test_a_server_that_takes_fewer_and_fewer_is_left_alone(relay: Relay) -> None:
+    ended = said("421 4.5.3 Too many recipients", DROP)
+    with Server({"rcpt": [*[None] * 5, ended, *[None] * 3, ended, ended]}) as server:
+        relay.configure(forward_to(server, batchDelay=0))
+        message = queue(relay.spool, TEN)
+        assert relay.mailer_send("--once").returncode == 0
+        assert (server.messages, len(server.sessions) < 20) == ([], True)
+    left = found(relay.spool, message)
+    assert left
+    assert set(left.statuses.values()) == {"deferred"}
 
 
 LIMITED = ("PIPELINING", "LIMITS MAILMAX=2 RCPTMAX=3 rcptdomainmax=1 MAILMAX2=x")
