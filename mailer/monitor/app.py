@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from mailer.config.secrets import Secret
+from mailer.ground.listening import bound_socket
 from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
 from mailer.monitor import guard
@@ -69,9 +70,11 @@ def bind(port: int) -> Site:
     """
     bound: list[socket.socket] = []
     try:
-        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        for address in ("127.0.0.1", "::1"):
             try:
-                bound.append(_bound(family, address, port))
+                bound.append(bound_socket((address, port)))
+                # Listen immediately, so that no other server can bind the port.
+                bound[-1].listen(1024)
             except OSError as error:
                 # A host without IPv6 is fine. Other errors are not: browsers try ::1 first for `localhost`,
                 # and no other process may answer there.
@@ -83,22 +86,6 @@ def bind(port: int) -> Site:
             each.close()
         raise
     return tuple(bound)
-
-
-def _bound(family: int, address: str, port: int) -> socket.socket:
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # A restart must not wait until the old connections leave TIME_WAIT.
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening.bind((address, port))
-        # Listen immediately: with SO_REUSEADDR a second server could bind the port until this one listens.
-        listening.listen(1024)
-    except OSError:
-        listening.close()
-        raise
-    return listening
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
+from mailer.spool.changes import Unmoved
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Place
 from mailer.spool.locked_message import LockedMessage
@@ -88,39 +89,21 @@ class Journals:
                         locked.leave()
 
 
-class _Claimed:
-    """A `Change` that moves nothing, used to sync `cur/`, which makes claims durable."""
-
-    def begin_sync(self) -> None:
-        """A claim writes nothing."""
-
-    def sync(self) -> None:
-        """A claim writes nothing."""
-
-    def move(self) -> None:
-        """Nothing moves."""
+class _Claimed(Unmoved):
+    """Syncs `cur/`, which makes claims durable. If it fails, the messages keep their other names."""
 
     def directories(self) -> tuple[str, ...]:
         return (Place.CUR.value,)
 
-    def sources(self) -> tuple[str, ...]:
-        return ()
 
-    def undo(self) -> None:
-        """The messages keep their other names."""
-
-
-class _Sync:
-    """A `Change` that syncs a journal and moves nothing."""
+class _Sync(Unmoved):
+    """Syncs a journal. Lines whose sync fails are still in the file, where the next runner reads them."""
 
     def __init__(self, locked: LockedMessage) -> None:
         self._locked = locked
         # A duplicate, because the message may be released before the sync ends, and its descriptor number
         # reused for another file.
         self._fd = os.dup(locked.fd)
-
-    def begin_sync(self) -> None:
-        """Starting write-back early gains nothing for so few syncs."""
 
     def sync(self) -> None:
         try:
@@ -133,15 +116,3 @@ class _Sync:
         finally:
             # Closed here and not in the event loop: the lock is released when the last descriptor closes.
             os.close(self._fd)
-
-    def move(self) -> None:
-        """Nothing moves."""
-
-    def directories(self) -> tuple[str, ...]:
-        return ()
-
-    def sources(self) -> tuple[str, ...]:
-        return ()
-
-    def undo(self) -> None:
-        """Lines that were not synced are still in the file, where the next runner reads them."""

@@ -111,17 +111,14 @@ class Removal(DurableMove):
         return ()
 
 
-class Written:
-    """A message stays where it is, and its journal is made durable."""
-
-    def __init__(self, locked: LockedMessage) -> None:
-        self._locked = locked
+class Unmoved:
+    """A change that moves nothing. By itself it does nothing at all."""
 
     def begin_sync(self) -> None:
-        self._locked.begin_sync()
+        """Do nothing: so few syncs gain nothing by an early start of the write-back."""
 
     def sync(self) -> None:
-        self._locked.sync()
+        """Do nothing: nothing was written."""
 
     def move(self) -> None:
         """Do nothing: the file does not move."""
@@ -133,7 +130,20 @@ class Written:
         return ()
 
     def undo(self) -> None:
-        """Do nothing: the journal's line remains."""
+        """Do nothing: what was written remains, and the next reader of the journal sees it."""
+
+
+class Written(Unmoved):
+    """A message stays where it is, and its journal is made durable."""
+
+    def __init__(self, locked: LockedMessage) -> None:
+        self._locked = locked
+
+    def begin_sync(self) -> None:
+        self._locked.begin_sync()
+
+    def sync(self) -> None:
+        self._locked.sync()
 
 
 class Settled(Written):

@@ -92,12 +92,13 @@ def find(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> list[Spo
 
 def _first_met(spool: Spool, earlier: Spot | None, later: Spot) -> Spot:
     """Choose between two names of one message; the earlier may be where it was a moment ago."""
-    if earlier is None or later.place is Place.CUR or not _exists(spool, earlier):
+    if earlier is None or later.place is Place.CUR or not exists(spool, earlier):
         return later
     return earlier
 
 
-def _exists(spool: Spool, spot: Spot) -> bool:
+def exists(spool: Spool, spot: Spot) -> bool:
+    """Return whether a name is there, whatever it is; raises OSError."""
     try:
         os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False)
     except FileNotFoundError:
@@ -109,7 +110,7 @@ def _called(spool: Spool, name: str, places: Iterable[Place]) -> Iterator[Spot]:
     for place in places:
         for bucket in buckets(spool, place) if place in BUCKETED else [""]:
             spot = Spot(place, name, bucket)
-            if _exists(spool, spot):
+            if exists(spool, spot):
                 yield spot
 
 

@@ -13,6 +13,7 @@ from typing import Self
 
 from mailer.config.receiving import Offer
 from mailer.config.trust import Owners, owners_of, trusted_directory
+from mailer.ground.listening import bound_socket
 from mailer.receive.context import ReceiverContext
 from mailer.receive.listen.inherited import PRIMARY, Inherited, Waiting
 from mailer.receive.peers import UNIX, is_local
@@ -223,7 +224,7 @@ def _bind_some(addresses: list[Address]) -> list[socket.socket]:
     failure: OSError | None = None
     for address in addresses:
         try:
-            sockets.append(_bound(address))
+            sockets.append(bound_socket(address))
         except OSError as error:
             failure = error
             if error.errno not in {EADDRNOTAVAIL, EAFNOSUPPORT}:
@@ -249,27 +250,12 @@ def _bind_other_family(bound: list[Bound], context: ReceiverContext) -> None:
         if taken & {("::1", port), ("::", port)}:
             continue
         try:
-            bound.append(Bound.of(_bound(("::1", port)), each.endpoint))
+            bound.append(Bound.of(bound_socket(("::1", port)), each.endpoint))
         except OSError as error:
             # Other errors mean that the host has no IPv6, so that no other program can listen at ::1.
             if error.errno == EADDRINUSE:
                 log = context.store.log
                 log.warning(_OTHER_FAMILY_TAKEN, address=f"[::1]:{port}")
-
-
-def _bound(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # A restart must not wait until connections of the last run have left TIME_WAIT.
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening.bind(address)
-    except OSError:
-        listening.close()
-        raise
-    return listening
 
 
 def _bind_unix(endpoint: Endpoint, owners: Owners) -> Bound:

@@ -24,7 +24,7 @@ from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Place, Spot
 from mailer.spool.locked_message import Busy, Gone, LockedMessage, Unsafe
 from mailer.spool.message_state import State
-from mailer.spool.scan import QUEUE, find
+from mailer.spool.scan import QUEUE, exists, find
 from mailer.spool.transitions import Move
 from mailer.spool.view.inspect import View
 
@@ -97,7 +97,7 @@ def complete(parent: LockedMessage, state: State, *, recovered: bool) -> None:
         OSError: this failed, and the parent must stay where it is.
     """
     spool = parent.spool
-    left = [name for name in state.notices if _exists(spool, Spot(Place.TMP, name))]
+    left = [name for name in state.notices if exists(spool, Spot(Place.TMP, name))]
     if left:
         # The line that we read may not be durable yet.
         parent.sync()
@@ -108,14 +108,6 @@ def complete(parent: LockedMessage, state: State, *, recovered: bool) -> None:
             for locked in entered:
                 locked.leave()
             spool.sync_directory(Place.TMP)
-
-
-def _exists(spool: Spool, spot: Spot) -> bool:
-    try:
-        os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _enter(spool: Spool, name: str, moved: contextlib.ExitStack) -> LockedMessage | None:
