@@ -145,11 +145,7 @@ class _Namespaced(ABC):
         )
         argv = [program("unshare"), "--mount", "/bin/bash", "-c", script]
         self._process = process = ServerProcess(argv, base / "output")
-        try:
-            process.await_port(self.port)
-        except BaseException:
-            process.stop()
-            raise
+        process.await_port(self.port)
         return self
 
     def __exit__(

@@ -75,7 +75,6 @@ class Nsd:
         try:
             process.await_port(self.port)
         except BaseException:
-            process.stop()
             shutil.rmtree(base)
             raise
         return self

@@ -147,11 +147,7 @@ class Postfix:
             master = self._root / "usr" / "lib" / "postfix" / "sbin" / "master"
             argv = [*self._under, str(master), "-d"]
             self._process = process = ServerProcess(argv, base / "output", env=environment)
-            try:
-                process.await_port(self.port)
-            except BaseException:
-                process.stop()
-                raise
+            process.await_port(self.port)
         except BaseException:
             shutil.rmtree(base)
             raise

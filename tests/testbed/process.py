@@ -70,7 +70,7 @@ class ServerProcess:
         return self.log.read_text(errors="replace")
 
     def await_port(self, port: int) -> None:
-        """Return when it accepts connections.
+        """Return when it accepts connections; it is stopped if this raises.
 
         Raises:
             AssertionError: it ended, or did not get there in time; the message holds what it printed.
@@ -83,7 +83,11 @@ class ServerProcess:
         try:
             until(ready, f"port {port} of {self._process.args!r} to accept connections")
         except AssertionError as error:
+            self.stop()
             raise AssertionError(f"{error}\n{self.output()}") from error
+        except BaseException:
+            self.stop()
+            raise
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; nothing happens if it has already ended."""

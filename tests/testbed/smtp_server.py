@@ -42,11 +42,7 @@ class SmtpServer:
 
     def __enter__(self) -> Self:
         self._process = process = ServerProcess(self._argv, self._kept / "output", env=self._environment)
-        try:
-            process.await_port(self.port)
-        except BaseException:
-            process.stop()
-            raise
+        process.await_port(self.port)
         return self
 
     def __exit__(

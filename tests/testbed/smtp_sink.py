@@ -50,11 +50,7 @@ class SmtpSink:
         environment = postfix_environment()
         process = ServerProcess(self._argv, self._log, env=environment, cwd=self._dumps)
         self._process = process
-        try:
-            process.await_port(self.port)
-        except BaseException:
-            process.stop()
-            raise
+        process.await_port(self.port)
         return self
 
     def __exit__(
