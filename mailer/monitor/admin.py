@@ -30,7 +30,7 @@ from mailer.spool.view.inspect import recipients_of
 
 _PAUSE = 1800.0
 """Seconds between two `retry_failed` requests without the token. Each one has all mail tried, whatever its
-schedule, which lengthens the journals; once one is too long, its mail is given up (`send.journal_bound`).
+schedule, which lengthens the journals; once one is too long, its mail is given up (`send.outcome_lines`).
 *Mail to 1,000 recipients whose provider is down gets there with 410 requests.*"""
 _BY = "admin request"
 """The actor in journals and the ledger; HTTP does not tell which program sent the request."""

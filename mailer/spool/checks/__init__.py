@@ -1,1 +1,1 @@
-"""Checks of whether the filesystem is fit for a spool, and the spool consistent. Nothing is repaired here."""
+"""Check whether a filesystem is suitable for a spool, and whether a spool is consistent; repair nothing."""

@@ -41,7 +41,7 @@ class Acts:
         self._open: dict[str, int] = {}
 
     def create(self, name: str, text: str = "") -> bool:
-        """Create a file exclusively, and write to it; return False if the name exists."""
+        """Create a file exclusively, and write to it; return False if its name exists already."""
         try:
             fd = self._new(name)
         except FileExistsError:
@@ -105,7 +105,7 @@ class Acts:
             os.close(fd)
 
     def names(self) -> list[str]:
-        # btrfs lists what there was when the directory was opened, so it is opened each time.
+        # btrfs lists the names as they were when the directory was opened, so open it for each listing.
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._directory)
         try:
             with os.scandir(fd) as entries:
@@ -249,7 +249,7 @@ class SecondProcess:
 
 
 def serve(directory: str) -> None:
-    """Be the second process: read acts from standard input, a JSON list on each line, and answer them."""
+    """Run as the second process: perform the acts that arrive on standard input, one JSON list a line."""
     acts = Acts(int(directory))
     for line in sys.stdin:
         number, act, *arguments = json.loads(line)

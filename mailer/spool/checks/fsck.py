@@ -98,7 +98,7 @@ def _directory(spool: Spool, place: Place, bucket: str, now: float) -> Iterator[
                 if is_id(entry.name):
                     yield from _file(spool, Spot(place, entry.name, bucket), now)
                 elif place is Place.TMP and entry.name.startswith(PROBE):
-                    continue  # Of a probe that runs, or was killed, and then the sweep removes it.
+                    continue  # A probe's; the sweep removes those of a killed one.
                 else:
                     yield Finding(
                         f"{directory}/{entry.name}",
@@ -159,7 +159,7 @@ def _content_problem(spool: Spool, spot: Spot, now: float) -> str:
     try:
         with View.open(spool, spot) as view:
             problem = _stale(view, now) if spot.place is Place.TMP else _unfit(view)
-            # Its owner may be, or was when we read, between writing the journal line and the move.
+            # A program may have written the journal line and not moved the message yet when we read it.
             if problem and (view.in_hand() or _moved(spool, view)):
                 return ""
             return problem

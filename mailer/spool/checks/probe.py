@@ -1,8 +1,8 @@
-"""A probe of the filesystem: try what the spool relies on, and report what holds and what it is good for.
+"""Probe a filesystem: try each property that the spool relies on, and report which hold and why they matter.
 
-It works in temporary directories that it makes and removes. No message is touched, and a program that reads
-the spool meanwhile ignores them, whose names are no ids. What a killed probe leaves, the sweep of `tmp/`
-removes (`run/sweep.py`).
+It works in temporary directories that it makes and removes. No message is touched, and other programs ignore
+these directories, because their names are not message ids. The sweep of `tmp/` (`run/sweep.py`) removes those
+of a probe that was killed.
 """
 
 import errno
@@ -36,8 +36,8 @@ def probe(spool: Path, clock: Clock, second_mount: Path | None = None) -> list[F
         second_mount: the spool's directory in a second mount of its filesystem, to try also what two hosts
             would see of each other.
 
-    Everything that was made is removed again, even if a trial fails. What no program starts on is tried all
-    the same, to show what does not hold there.
+    Everything that was made is removed again, even if a trial fails. Filesystems on which no program starts
+    are probed as well, to show which properties they lack.
     """
     place = spool
     found: list[Finding] = []
@@ -83,7 +83,7 @@ _OF_THE_MOMENT = {
     errno.ENOSPC: "make room: nothing can be accepted, and what is queued cannot be recorded as sent",
     errno.EDQUOT: "raise the quota, or make room: until then nothing is accepted, and nothing sent",
 }
-"""What to do about errors that say nothing about what the filesystem can do."""
+"""Advice for errors that say nothing about the abilities of the filesystem."""
 
 
 def _unusable(place: Path, error: OSError) -> Finding:
@@ -174,7 +174,7 @@ def _compared(
 
 
 def _between_mounts(place: Path, elsewhere: Path) -> Iterator[Finding]:
-    """Try what two hosts would see of each other, in one directory of both mounts; raises OSError."""
+    """Try what two hosts see of each other's changes, in one directory of both mounts; raises OSError."""
     about = str(elsewhere)
     with _workshop(place) as (name, fd):
         try:

@@ -1,4 +1,4 @@
-"""A cheap test for long-running programs: does the spool accept mail, and how much waits in it?
+"""A cheap test for long-running programs: whether the spool accepts mail, and how much mail waits in it.
 
 *Measured on ext4: the test takes 0.3 ms of processor and one fsync (5 ms). Counting takes 0.1 ms for a
 hundred messages, and 0.7 ms at the limit.* Watchdogs run it some times a minute.
@@ -39,7 +39,7 @@ def can_change(spool: Spool, directory: str) -> bool:
 
 
 def queue_in_words(spool: Spool, most: int = _MAX_COUNTED) -> str:
-    """Describe how much mail waits, counting up to `most` messages in each place; raises OSError."""
+    """Describe how much mail waits. It counts up to `most` messages in each place. Raises OSError."""
     words = ((Place.NEW, "ready"), (Place.CUR, "active"), (Place.RETRY, "to be tried again"))
     return ", ".join(f"{_count(spool, place, most)} {word}" for place, word in words)
 
@@ -55,6 +55,6 @@ def _names(spool: Spool, place: str) -> Iterator[str]:
             yield from (entry.name for entry in entries)
             return
         for bucket in entries:
-            # A bucket that a sweep found empty meanwhile is gone.
+            # A sweep has found the bucket empty and removed it.
             with suppress(FileNotFoundError, NotADirectoryError):
                 yield from _names(spool, f"{place}/{bucket.name}")

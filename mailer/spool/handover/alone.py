@@ -1,7 +1,7 @@
-"""One handover at a time in a spool, be it into it or out of it.
+"""Allow one handover at a time in a spool, whether into it or out of it.
 
-So a target that is still at work for a source that died cannot store what a second one says is not there, and
-a spool is not moved into itself by whatever way.
+If the source dies, the target may still be storing its messages. A second source must not be told meanwhile
+that they are not there. For the same reason a spool cannot be moved into itself.
 """
 
 import os
@@ -16,7 +16,7 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Occupied(Exception):
-    """Another handover is at work in this spool."""
+    """Another handover is under way in this spool."""
 
 
 @contextmanager

@@ -1,13 +1,13 @@
-"""The target's side of a handover: it stores what it is offered, and sends it once the source gave it up.
+"""The target's side of a handover: it stores the offered messages, and sends each once the source gave it up.
 
     file                          line         sent from here
     tmp/, under another name      (none)       no: a sweep deletes it
     hold/, failed/                `arriving`   no: the source may still keep it
     where its journal says        `arrived`    yes: the source has said that it never will
 
-It answers that it has a message only by the message's file, which it has made durable for this answer, or if
-the file has left, by the record that a message which arrived leaves in `once/`. And it looks for both before
-it answers that it does not.
+It answers that it has a message only if it finds the message's file, which it then makes durable, or, after
+the file has left, the record of its arrival in `once/`. It answers that it does not have a message only after
+it has looked for both.
 """
 
 import errno
@@ -56,18 +56,18 @@ _EVERYWHERE = (*QUEUE, Place.SENT)
 def serve(
     spool: Spool, pipe: Pipe, here: Greeting, clock: Clock, *, min_free: int, on_arrival: Arrived
 ) -> None:
-    """Take in what the source at the other end of a pipe hands over, until it ends.
+    """Receive the messages that the source at the other end of a pipe hands over, until the source ends.
 
     Args:
-        spool: where to.
+        spool: receives the messages.
         pipe: the connection.
         here: names this spool, for the source's journals.
         clock: returns the current time.
-        min_free: octets that are to stay free on the spool's filesystem.
-        on_arrival: called with the id and the recipients of each message that is sent from here from now on.
+        min_free: octets to leave free on the spool's filesystem.
+        on_arrival: called with the id and the recipients of each message that this spool sends from now on.
 
     Raises:
-        Broken: the source did not end properly; what it had not given up is not sent from here.
+        Broken: the source did not end properly; messages that it had not given up are not sent from here.
     """
     source = pipe.greet(here).place
     arrivals = Arrivals(spool, source, clock, on_arrival)
@@ -154,10 +154,10 @@ class Arrivals:
                 with LockedMessage.lock(self._spool, spot) as locked:
                     if answer := self._known_by(locked, offer, draft, entry):
                         return answer
-            # Looked up last: the record is there before the file leaves.
+            # Looked up last: the record is written before the file leaves.
             return self._here(offer) if idempotency.has_arrived(self._spool, offer.move) else None
         except (Corrupt, Unsafe) as error:
-            # It may be what this handover has brought.
+            # It may be the message of this handover.
             return Answer(offer.id, Verdict.UNKNOWN, f"its file there: {error}")
         except Missed:
             return Answer(offer.id, Verdict.UNKNOWN, "another program is at work on it there")
@@ -167,7 +167,7 @@ class Arrivals:
     def _known_by(
         self, locked: LockedMessage, offer: Offer, draft: Draft | None, entry: Entry | None
     ) -> Answer | None:
-        """Answer by a file with the message's id; None if it says nothing, or was superseded and removed."""
+        """Answer from a file with the message's id; None if it decides nothing or was removed."""
         mine, spot = locked.read(), locked.spot
         state = mine.state
         if spot.place is Place.CORRUPT:
@@ -210,7 +210,7 @@ class Arrivals:
                 idempotency.adopt(self._spool, key.name, offer.id, key.content, at=self._clock())
 
     def _judge(self, draft: Draft) -> Answer | None:
-        """Check a file; return the answer, or None if it is to be stored, for which it is complete then."""
+        """Check a received file; return the answer, or None if it is complete and is to be stored."""
         offer = draft.offer
         try:
             if draft.trouble:
@@ -229,7 +229,7 @@ class Arrivals:
 
     @staticmethod
     def _check(draft: Draft) -> Entry:
-        """Read a file; raises Corrupt or OSError if it is not what was offered."""
+        """Read a received file; raises Corrupt or OSError if it differs from the offer."""
         offer = draft.offer
         if draft.size != offer.size:
             raise OSError(errno.EIO, "it did not arrive whole")
@@ -249,7 +249,7 @@ class Arrivals:
         return Answer(draft.offer.id, verdict, error.strerror or str(error))
 
     def _remember(self, here: dict[int, Draft]) -> dict[int, Answer]:
-        """Remember the keys of messages that are durable here; return answers that change by errors."""
+        """Remember the keys of messages that are durable here; return the answers that errors change."""
         changed: dict[int, Answer] = {}
         keyed = {at: draft for at, draft in here.items() if draft.offer.keys}
         for at, draft in here.items():
@@ -269,7 +269,7 @@ class Arrivals:
 
     @staticmethod
     def _taken_back(draft: Draft, why: str) -> Answer:
-        """Take a message out whose records have no room: a full disk keeps none between the spools."""
+        """Remove a message whose records do not fit on a full disk, so that it stays with the source."""
         verdict = Verdict.UNKNOWN
         with suppress(OSError):
             draft.undo()
@@ -277,7 +277,7 @@ class Arrivals:
         return Answer(draft.offer.id, verdict, why)
 
     def release(self, given: list[Given]) -> Iterator[Answer]:
-        """Let messages be sent from here that the source has given up."""
+        """Release messages that the source has given up: they are sent from here from now on."""
         with ExitStack() as locks:
             begun: dict[str, Change] = {}
             whom: dict[str, tuple[str, ...]] = {}
@@ -304,7 +304,7 @@ class Arrivals:
         yield from answers.values()
 
     def _begin_release(self, one: Given, locks: ExitStack) -> tuple[Change | Answer, tuple[str, ...]]:
-        """Return the change that releases a message, or an answer; and its recipients, if it arrives now."""
+        """Return the change that releases a message, or an answer; and the recipients if it is released."""
         for spot in find(self._spool, one.id, _EVERYWHERE) if is_id(one.id) else ():
             try:
                 locked = locks.enter_context(LockedMessage.lock(self._spool, spot))
@@ -317,14 +317,14 @@ class Arrivals:
             entry = locked.read()
             state = entry.state
             if spot.place is Place.CORRUPT:
-                # It may have been claimed before it was damaged. Without the file, that would prove too much.
+                # It may have been claimed before it was damaged, so its record alone proves nothing.
                 idempotency.forget(self._spool, name_of_move(one.move))
                 self._spool.sync_directory(ONCE)
                 raise Corrupt(_DAMAGED)
             if spot.place is not Place.SENT:
                 locked.check(entry)
             if self._was_released(state, one):
-                return Written(locked), ()  # Perhaps by a program that died then.
+                return Written(locked), ()  # The program that wrote it may have died before it was durable.
             if state.move is None or (state.move.event, state.move.move) != (Kind.ARRIVING, one.move):
                 raise Corrupt("another message with its id is there")
             if spot.place not in RESTING:
@@ -337,7 +337,7 @@ class Arrivals:
         return Answer(one.id, Verdict.UNKNOWN, _NEVER_HERE), ()
 
     def _was_released(self, state: State, one: Given) -> bool:
-        """Return whether a message that is in this spool is its own, and not about to arrive."""
+        """Return whether a message in this spool belongs to it; False while the handover is under way."""
         if state.move and state.move.move == one.move:
             return False
         return state.arrived_by == one.move or idempotency.has_arrived(self._spool, one.move)

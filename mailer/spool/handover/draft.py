@@ -23,7 +23,7 @@ class Draft:
         self._spot = Spot(Place.TMP, new_id(now))
         self.offer = offer
         self.trouble: OSError | None = None
-        """The first error; the source is told when the batch ends."""
+        """The first error; the source learns of it in the answer to the batch."""
         self.is_undone = False
         self.size = 0
         self.fd = spool.create(self._spot, _FLAGS)
@@ -32,7 +32,7 @@ class Draft:
             raise BlockingIOError("locked by a sweep")
 
     def write(self, data: bytes) -> None:
-        """Append; an error is kept, and what follows is dropped, as is what exceeds the size in the offer."""
+        """Append data. After an error, or beyond the size in the offer, data is discarded."""
         self.size += len(data)
         if self.trouble is None and self.size <= self.offer.size:
             try:
@@ -65,7 +65,7 @@ class Draft:
         os.unlink(self._spot.path, dir_fd=self._spool.root)
         self._spool.sync_directory(self._spot.directory)
         self.is_undone = True
-        os.ftruncate(self.fd, 0)  # Its blocks are free for the others of the batch, though it is still open.
+        os.ftruncate(self.fd, 0)  # Frees its blocks for the rest of the batch at once.
 
     def discard(self) -> None:
         """Remove the file, if that is possible, and close it."""

@@ -1,4 +1,4 @@
-"""The source's side of a handover: a message stays locked from its first line until the target has it.
+"""The source's side of a handover: a message stays locked from the first step until the target has it.
 
 These are its states:
 
@@ -38,7 +38,7 @@ class NotMovable(ValueError):
 
 
 class Between(NotMovable):
-    """Its handover was begun and has not ended, so that neither side sends it."""
+    """Its handover has begun and not ended, so neither side sends it."""
 
 
 class Leaving:
@@ -61,7 +61,7 @@ class Leaving:
             spool: the spool.
             spot: where it is.
             where: the other spool.
-            resumes: it must be one whose handover to that spool was begun; otherwise it must not be one.
+            resumes: whether its handover to that spool must have begun before; if not, none may have begun.
 
         Raises:
             Between: a handover was begun before, and is not to be resumed, or not with this spool.
@@ -74,7 +74,8 @@ class Leaving:
         try:
             entry = locked.read()
             move = entry.state.move
-            if move is None:  # Otherwise the target may have it whole, and checks what it gets.
+            # Otherwise the target may have the whole message already; it checks the bytes that it gets.
+            if move is None:
                 locked.check(entry)
             _check(move, entry.state.held, where, resumes=resumes)
         except BaseException:
@@ -83,7 +84,7 @@ class Leaving:
         return cls(locked, entry, where)
 
     def is_parked(self) -> bool:
-        """Return whether its journal says that it is being handed over; in doubt, it is."""
+        """Return whether its journal says that it is being handed over; True if that cannot be read."""
         try:
             return self.locked.read().state.move is not None
         except (Corrupt, OSError):
@@ -91,22 +92,22 @@ class Leaving:
 
     @property
     def resumes(self) -> bool:
-        """Whether its handover was begun before, so that the target may have it already."""
+        """Whether its handover began before, so that the target may have it already."""
         return self.entry.state.move is not None
 
     @property
     def is_given_up(self) -> bool:
-        """Whether it is the target's already."""
+        """Whether it belongs to the target already."""
         move = self.entry.state.move
         return move is not None and move.event == Kind.MOVED
 
     def begin(self, by: str, now: float) -> Change:
-        """Park it; return the change to make durable before the target hears of it. Raises OSError."""
+        """Park it; return the change that must be durable before the target is asked. Raises OSError."""
         locked, state = self.locked, self.entry.state
         if self.resumes and locked.spot.place in RESTING:
             return Written(locked)
         died = locked.spot.place is Place.CUR and not is_given_back(locked)
-        # What a claim would do first: the message leaves, and its notifications and its key stay.
+        # As a claim does first: the message leaves this spool, but its notifications and its key stay here.
         if state.notices:
             complete(locked, state, recovered=died)
         if state.accepted and state.accepted.once:
@@ -147,7 +148,7 @@ class Leaving:
         return unpark(self.locked, state, stayed, now)
 
     def remove(self) -> Change:
-        """Delete what is the target's now."""
+        """Delete the file; the message belongs to the target now."""
         return Removal(self.locked)
 
     def _leaving(self, kind: Kind, now: float, by: str = "") -> Event:

@@ -92,17 +92,17 @@ class Mover:
         self._clock = clock
         self._where = where
         self._also: set[str] = set()
-        """Other names of messages that were taken, which a power cut or a kill may leave for a while."""
+        """Further names of the locked messages, which a power cut or a kill may leave for a while."""
 
     def move(self, spots: Iterable[Spot], *, resumes: bool = False) -> Iterator[Outcome]:
-        """Hand messages over, and yield what became of each.
+        """Hand messages over, and yield the result for each.
 
         Args:
             spots: the messages.
-            resumes: they are messages whose handover was begun before.
+            resumes: whether the handover of these messages has begun before.
 
         Raises:
-            Broken: the connection is lost. The outcome of every message that was begun has been yielded.
+            Broken: the connection is lost; the outcome of every message that was offered has been yielded.
         """
         spots = iter(spots)
         for first in spots:
@@ -179,7 +179,7 @@ class Mover:
             for each in parked:
                 self._send(each)
         except Broken as broken:
-            # Without END the target stores nothing; but it may have what it was offered before.
+            # Without END the target stores nothing of this batch; but it may have messages of earlier offers.
             verdicts = {each.id: Verdict.UNKNOWN if each.resumes else Verdict.TROUBLE for each in parked}
             return {name: Answer(name, verdicts[name], str(broken)) for name in verdicts}, broken
         try:
@@ -196,12 +196,12 @@ class Mover:
         except Broken:
             raise
         except OSError:
-            return  # It cannot be read. The target answers that it did not arrive whole, or has no offer.
+            return  # It cannot be read: the target answers that it is incomplete or unknown.
 
     def _release(
         self, given: list[Leaving], broken: Broken | None
     ) -> tuple[dict[str, Answer], Broken | None]:
-        """Release messages that are the target's; return as `_offer`."""
+        """Tell the target that these messages are its own now; return as `_offer` does."""
         try:
             if broken is None and given:
                 self._pipe.send(RELEASE, [Given(each.id, each.move) for each in given])
@@ -218,7 +218,7 @@ class Mover:
         }
 
     def _left(self, parked: list[Leaving], answers: dict[str, Answer]) -> Iterator[Outcome]:
-        """Yield what becomes of the messages that the target does not have, or may not have."""
+        """Yield the results for the messages that the target does not have, or may not have."""
         for each in parked:
             if _verdict(answers, each) in {Verdict.UNKNOWN, None}:
                 yield _outcome(each, Result.WAITING, _reason(answers, each))
@@ -253,7 +253,7 @@ class Mover:
 
 
 _ABSENT = {Verdict.REFUSED: Result.REFUSED, Verdict.TROUBLE: Result.FAILED}
-"""Answers which say that the target does not have the message, with the result for the operator."""
+"""The answers by which the target does not have the message, each with the result for the operator."""
 
 
 def _failure(each: Leaving, error: OSError) -> Outcome:

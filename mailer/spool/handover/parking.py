@@ -1,4 +1,4 @@
-"""Park a message for a handover, where no runner sends it, and return it to where its journal wants it."""
+"""Park a message during a handover where no runner sends it, and afterwards move it to its right place."""
 
 from math import inf
 
@@ -15,12 +15,12 @@ RESTING = {Place.HOLD, Place.FAILED}
 
 
 def park(locked: LockedMessage) -> Change:
-    """Return the change that brings a message to where it is not sent, with the line that says so."""
+    """Return the change that parks a message and writes the journal line that says so."""
     return Written(locked) if locked.spot.place in RESTING else DurableMove(locked, Move.HOLD)
 
 
 def unpark(locked: LockedMessage, state: State, event: Event, now: float) -> Change:
-    """Return the change that ends a handover, and brings the message to where its journal wants it.
+    """Return the change that ends a handover, and moves the message to the place that its journal calls for.
 
     Args:
         locked: the message.
@@ -29,7 +29,7 @@ def unpark(locked: LockedMessage, state: State, event: Event, now: float) -> Cha
         now: seconds since the epoch.
 
     Raises:
-        OSError: the line cannot be written; the handover goes on.
+        OSError: the line cannot be written; the handover has not ended.
     """
     state = advance(state, (event,))
     disposition = state.disposition(now, inf)
@@ -43,10 +43,10 @@ def unpark(locked: LockedMessage, state: State, event: Event, now: float) -> Cha
 
 
 class Unparking(DurableMove):
-    """A message leaves `hold/`, and only then its journal says that it may be sent.
+    """Moves a message out of `hold/`, and only then writes the line by which it may be sent.
 
-    In the other order a crash between the two would leave it in `hold/` with nothing that moves it on. As it
-    is, a crash leaves it where a run finds it, and the run parks it again.
+    In the other order, a crash between the two would leave it in `hold/`, where no program moves it. In this
+    order, a crash leaves it where a run finds it, and the run parks it again.
     """
 
     def __init__(self, locked: LockedMessage, move: Move, event: Event, bucket: str = "") -> None:

@@ -1,9 +1,10 @@
-"""The protocol of a handover, over two pipes: length-framed, in lockstep, with a version.
+"""The protocol of a handover over two pipes: frames with a length, the sides in turn, and a version.
 
 Each side first sends a greeting: the line `mailer-move 1` and a frame with a `Greeting`. Then the source
 sends a batch: an `OFFER` and the file's bytes in `DATA` frames for each message, and `END`. The target makes
 them all durable and sends one frame of `ANSWERS`. Then the source sends `RELEASE` with the messages that it
-has given up, and the target answers again. So the sides take turns, and no pipe can fill up in both ways.
+has given up, and the target answers again. The sides take turns, so they never block each other by writing at
+the same time.
 """
 
 import os
@@ -36,7 +37,7 @@ _Content = TypeVar("_Content")
 
 
 class Broken(ConnectionError):
-    """The connection ended, or the other side sent something else than this protocol."""
+    """The connection ended, or the other side broke this protocol."""
 
 
 class Greeting(msgspec.Struct, frozen=True):
@@ -69,7 +70,7 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """A message that the source will never send: it is the target's."""
+    """A message that the source will never send: it belongs to the target."""
 
     id: str
     move: str
@@ -79,9 +80,9 @@ class Verdict(StrEnum):
     """The target's answer about one message."""
 
     HERE = "here"
-    """To an offer: it is durable in this spool. To a release: it is this spool's."""
+    """To an offer: it is durable in this spool. To a release: it belongs to this spool."""
     REFUSED = "refused"
-    """It is not in this spool, and never will be by this offer."""
+    """It is not in this spool, and this offer will not change that."""
     TROUBLE = "trouble"
     """It is not in this spool, and may be offered again later."""
     UNKNOWN = "unknown"
@@ -89,7 +90,7 @@ class Verdict(StrEnum):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What became of one message, and why."""
+    """The answer about one message, and the reason."""
 
     id: str
     verdict: Verdict
@@ -106,7 +107,7 @@ class Pipe:
 
     def greet(self, here: Greeting) -> Greeting:
         """Exchange greetings; return the other side's. Raises Broken."""
-        with suppress(Broken):  # What the other side has said is the better message.
+        with suppress(Broken):  # The other side's own words explain the failure better.
             self._write(_FIRST_LINE)
             self.send(GREETING, here)
         first = b""
@@ -143,7 +144,7 @@ class Pipe:
 
     @staticmethod
     def decode(data: bytes, kind: type[_Content]) -> _Content:
-        """Decode what a frame has; raises Broken."""
+        """Decode the content of a frame; raises Broken."""
         try:
             return msgspec.json.decode(data, type=kind)
         except msgspec.MsgspecError as error:

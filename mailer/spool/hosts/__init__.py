@@ -1,1 +1,1 @@
-"""Several hosts on one directory: each has a spool of its own in it, and one may take over a dead one's."""
+"""Several hosts that share a directory: each has its own spool there, and may take over a dead host's."""

@@ -1,8 +1,8 @@
-"""Taking over the spool of a host that is gone: the epoch, and the wait until its programs have stopped.
+"""Take over the spool of a dead host: begin a new epoch, and wait until that host's programs have stopped.
 
 The mail itself is then moved by `handover`, from the dead host's spool into the new owner's, with its
 journals. A takeover may be interrupted at any point and begun again, by the same host, or by another one if
-that host is gone, too.
+that host dies, too.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ WAITING = (Place.NEW, Place.CUR, Place.RETRY)
 
 
 class NotAdoptable(SpoolError):
-    """The spool cannot be taken over as things are; the text says why."""
+    """The spool cannot be taken over now; the text says why."""
 
 
 def claim(
@@ -31,12 +31,13 @@ def claim(
     """Begin the epoch in which a machine owns the spool of a host.
 
     Args:
-        hosts: who may use which spool.
+        hosts: the epochs of all hosts.
         host: the host whose spool it is.
         machine: the new owner.
-        grounds: who says so. Without evidence only a spool is taken that is nobody's, or this machine's.
-        now: the time, for people.
-        again: the machine joins as this host, instead of taking its spool over.
+        grounds: the operator, and the evidence that the owner has stopped. Without evidence, only a spool
+            without an owner, or this machine's own, can be taken.
+        now: the time, shown to operators.
+        again: the machine joins as this host again, instead of taking over its spool.
 
     Raises:
         NotAdoptable: it cannot be taken, or there is no evidence.
@@ -65,12 +66,12 @@ def claim(
 
 
 def release(hosts: Hosts, epoch: Epoch, by: str, now: float) -> Epoch:
-    """Begin the epoch in which a spool is nobody's, after one of this machine; raises as `Hosts.advance`."""
+    """Begin an epoch in which a spool has no owner, after one of this machine; raises as `Hosts.advance`."""
     return hosts.advance(following(epoch, epoch.host, Why.LEFT, now, Grounds(by)))
 
 
 def wait_until_quiet(spool: Spool, clocks: Clocks, sleep: Callable[[float], None]) -> Iterator[float]:
-    """Wait until the lease of every program of the owner before has ended; yield the seconds that are left.
+    """Wait until the leases of all programs of the previous owner have ended; yield the seconds left.
 
     Args:
         spool: the spool that was claimed.

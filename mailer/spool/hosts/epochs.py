@@ -1,14 +1,14 @@
-"""Who may use the spool of each host, when several hosts share a directory.
+"""Epochs: which machine may use the spool of each host, when several hosts share a directory.
 
     spoolDir/
       .hosts/a.1        host a's first epoch: a began to use spoolDir/a
       .hosts/a.2        b has taken over a's spool
-      .hosts/a.3        b has moved the mail out of it, and it is nobody's
+      .hosts/a.3        b has moved the mail out of it, and it has no owner
       a/  b/            the spools
 
 An epoch is a file that is created once, whole, by one exclusive link(2), and never changed. The highest
-number decides. So of two hosts that want the same spool one gets it, whatever locks mean on that filesystem.
-A host that has lost its epoch stops by itself: see `lease`.
+number decides. So if two hosts claim the same spool, exactly one gets it, and no lock of the filesystem is
+needed. A host whose epoch has ended stops by itself: see `lease`.
 """
 
 import errno
@@ -47,14 +47,14 @@ class Overtaken(SpoolError):
 
 
 class Why(StrEnum):
-    """What began an epoch."""
+    """The event that began an epoch."""
 
     JOINED = "joined"
     """The host began to use its spool."""
     ADOPTED = "adopted"
     """Another host took the spool over."""
     LEFT = "left"
-    """The host left, or the one that had taken its spool over has moved all mail: the spool is nobody's."""
+    """The host left, or its adopter has moved all mail out: the spool has no owner."""
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -67,24 +67,24 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A time in which the spool of a host belongs to one machine, or to nobody."""
+    """A period in which the spool of a host belongs to one machine, or has no owner."""
 
     host: str
     number: int
     owner: str = ""
-    """The word of the machine that may use the spool; empty: none."""
+    """`Machine.word` of the owner, which may use the spool; empty: none."""
     owner_host: str = ""
     """The host that this machine is: after an adoption another one than `host`."""
     node: str = ""
-    """The machine's name (uname -n), for people."""
+    """The machine's name (uname -n), shown to operators."""
     why: Why
     at: str = ""
     by: str = ""
     """The operator."""
     evidence: str = ""
-    """How it was made sure that the owner before cannot use the spool."""
+    """How it was ensured that the previous owner cannot use the spool any more."""
     nonce: str = ""
-    """Tells two attempts at creating the same epoch apart."""
+    """Distinguishes two attempts to create the same epoch."""
 
     def is_of(self, machine: Machine) -> bool:
         """Return whether this machine may use the spool."""
@@ -125,7 +125,7 @@ class Hosts:
     def open(cls, shared: Path, *, create: bool = False) -> Self:
         """Open it, and with `create` make it first.
 
-        A program never makes it: where the filesystem is not mounted, the empty mount point would do.
+        Programs never make it: without the mount, they would make it in the empty mount point.
 
         Raises:
             NotJoined: no host has joined here.
@@ -156,7 +156,7 @@ class Hosts:
         return hosts
 
     def _check(self, state: os.stat_result) -> None:
-        """Refuse what another user could change: epochs decide whose mail is sent by whom."""
+        """Refuse a directory that other users could change: epochs decide which host sends which mail."""
         path = self.shared / HOSTS
         if state.st_uid != os.geteuid():
             raise SpoolError(
@@ -181,7 +181,7 @@ class Hosts:
         return self._read(host, number) if number else None
 
     def last_user(self, host: str) -> Epoch | None:
-        """Return the latest epoch in which a machine owned a host's spool; None: none ever did.
+        """Return the latest epoch in which a host's spool had an owner; None: it never had one.
 
         Raises as `latest`.
         """
@@ -223,7 +223,7 @@ class Hosts:
             epoch: with the number after that of the epoch which was read.
 
         Raises:
-            Overtaken: the epoch exists already, by another's hand.
+            Overtaken: another host has created this epoch.
             OSError: it may or may not have begun; read it again.
         """
         epoch = msgspec.structs.replace(epoch, nonce=secrets.token_hex(8))
@@ -256,18 +256,18 @@ class Hosts:
 
 
 class Grounds(msgspec.Struct, frozen=True):
-    """Who begins an epoch, and on what evidence."""
+    """The operator that begins an epoch, and the evidence that this is safe."""
 
     by: str
     """The operator."""
     evidence: str = ""
-    """How it was made sure that the owner before cannot use the spool."""
+    """How it was ensured that the previous owner cannot use the spool any more."""
 
 
 def following(
     latest: Epoch | None, host: str, why: Why, now: float, grounds: Grounds, owner: Machine | None = None
 ) -> Epoch:
-    """Return the epoch after another one (None: the first); without an owner the spool is nobody's."""
+    """Return the epoch after another one (None: the first); an empty owner leaves the spool without one."""
     return Epoch(
         host=host,
         number=latest.number + 1 if latest else 1,

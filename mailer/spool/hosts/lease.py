@@ -1,15 +1,16 @@
 """The lease under which a program uses the spool of its host, when several hosts share a directory.
 
-Whoever takes over a host's spool begins an epoch (`epochs`), and then waits for `LEASE` seconds. A program of
-the old host looks at the epoch every `RENEW_EVERY` seconds, and each look is good for `LEASE` seconds from
-the moment when it began. So before the new owner touches the spool, the old one accepts no mail any more and
-begins no final dot, even if it is cut off from the directory and never learns why. What was `committing` then
-becomes `uncertain`.
+The host that takes over a spool begins a new epoch (`epochs`), and then waits for `LEASE` seconds. Each
+program of the old host renews its lease every `RENEW_EVERY` seconds: it reads the epoch, and may use the
+spool for `LEASE` seconds from when it began to read. So before the new owner touches the spool, the
+old one has stopped to accept mail and to send final dots, even if it is cut off from the directory and cannot
+learn why. Messages that were `committing` at that time become `uncertain`.
 
-Each look writes and syncs a record in `state/` first: a host that only reads, out of a cache, holds no lease.
-The clock is CLOCK_BOOTTIME, which goes on while a host is suspended. A virtual machine whose clock stood
-still with it notices nothing until its next look, `RENEW_EVERY` seconds after it continues at the latest.
-Against that, fence it from its storage: then it cannot write the journal line that each final dot needs.
+Each renewal first writes and syncs a record in `state/`, since reading alone could be served from a cache.
+The clock is CLOCK_BOOTTIME, which also counts suspended time. A virtual machine that was paused together with
+its clock notices the takeover only at its next renewal, at most `RENEW_EVERY` seconds after it continues. To
+be safe against that, fence it from its storage: it then cannot write the journal line that precedes each
+final dot.
 """
 
 import errno
@@ -28,7 +29,7 @@ from mailer.spool.preparation import SpoolError
 from mailer.spool.state import small_files
 
 LEASE = 30.0
-"""Seconds for which a look at the epoch is good."""
+"""Seconds that a renewed lease lasts."""
 RENEW_EVERY = 5.0
 MARGIN = 5.0
 """Seconds that the new owner waits in addition: clocks of two machines run at slightly different rates."""
@@ -61,7 +62,7 @@ class Lease:
 
         Args:
             spool: the host's own, or one that it is taking over.
-            hosts: who may use it; closed by this object.
+            hosts: the epochs of all hosts; closed by this object.
             machine: this machine.
             clocks: its clocks. The lease counts seconds since boot, also while the host is suspended.
             adopted: the host whose spool it is taking over; empty: it is its own.
@@ -80,14 +81,14 @@ class Lease:
         self._until = float("-inf")
         self._why = "it has not been taken yet"
         self.lost = ""
-        """Why the spool is no longer this host's; empty while it is, as far as is known."""
+        """Why this host has lost the spool; empty while it has not, as far as is known."""
         self._others: dict[str, tuple[bytes, float]] = {}
         """Records of other boots of this host: their content, and since when it is unchanged."""
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 
     def check(self) -> None:
-        """Return if the program may accept or send mail now; no system call.
+        """Return if the program may accept and send mail now. It makes no system call.
 
         Raises:
             NoLease: it may not.
@@ -96,10 +97,10 @@ class Lease:
             raise NoLease(self.lost or f"the lease on {self._spool.path} has ended: {self._why}")
 
     def renew(self) -> None:
-        """Look at the epoch, and renew the lease if the spool is still this host's.
+        """Read the epoch, and renew the lease if the spool still belongs to this host.
 
         Raises:
-            NoLease: it is not, and never will be for this program; or another machine uses it as this host.
+            NoLease: it does not, which is final for this program; or another machine uses it as this host.
             OSError: it is unknown; the lease stays as it was.
         """
         began = self._now()
@@ -119,7 +120,7 @@ class Lease:
         """Renew the lease from now on, in a thread, since a filesystem over a network may hang.
 
         Args:
-            on_lost: called there, once, when the spool is no longer this host's.
+            on_lost: called in that thread, once, when this host has lost the spool.
         """
         self._thread = threading.Thread(target=self._keep, args=(on_lost,), name="lease", daemon=True)
         self._thread.start()
@@ -137,18 +138,18 @@ class Lease:
                     self._why = error.strerror or str(error)
 
     def end(self) -> None:
-        """End the renewal; what the program does from here on needs no lease."""
+        """Stop renewing the lease; the program makes no further use of the spool that needs it."""
         if self._thread is None and not self._ending.is_set():
-            self._hosts.close()  # Otherwise the thread does, which may hang in a call just now.
+            self._hosts.close()  # Otherwise the thread closes it, which may hang in a system call now.
         self._ending.set()
 
     def forget(self) -> None:
-        """Remove the record: this machine has no more to do in a spool that it took over; raises OSError."""
+        """Remove this machine's record from a spool that it took over and is done with; raises OSError."""
         with self._spool.directory(STATE) as directory, suppress(FileNotFoundError):
             os.unlink(self._file, dir_fd=directory)
 
     def _beat(self) -> None:
-        """Write to the host's own directory, and have the storage confirm it; raises OSError."""
+        """Write the record of this lease, and wait until the storage confirms it; raises OSError."""
         with self._spool.directory(STATE) as directory:
             fd = os.open(self._file, _BEAT, FILE_MODE, dir_fd=directory)
         try:
@@ -160,7 +161,7 @@ class Lease:
             os.close(fd)
 
     def _twin(self, now: float) -> str:
-        """Return what to say of another machine that uses the spool under this host's name; empty: none.
+        """Describe another machine that uses the spool under this host's name; empty: none does.
 
         A cloned machine has the same machine id and the same configuration, but not the same boot.
         """
@@ -183,7 +184,7 @@ class Lease:
 
 
 def lost(epoch: Epoch | None, host: str) -> str:
-    """Say why a machine may not use the spool of a host, and what to do."""
+    """Return why a machine may not use the spool of a host, and what to do."""
     if epoch is None:
         return f"host {host} has not joined the others: type: mailer hosts join"
     if not epoch.owner:
@@ -239,7 +240,7 @@ def records(spool: Spool) -> Iterator[tuple[str, bytes]]:
 
 
 def set_draining(spool: Spool, *, wanted: bool) -> bool:
-    """Have the receiver of a host refuse new mail, or accept it again; return whether that is a change.
+    """Make the receiver of a host refuse new mail, or accept it again; return whether that is a change.
 
     It takes effect with the next renewal of its lease. Raises OSError.
     """
@@ -259,16 +260,16 @@ def is_draining(spool: Spool) -> bool:
 
 
 def required(hosts: Hosts, machine: Machine, path: Path, adopted: str = "") -> None:
-    """Refuse to use a spool if it is not this machine's.
+    """Refuse to use a spool that does not belong to this machine.
 
     Args:
-        hosts: who may use which.
+        hosts: the epochs of all hosts.
         machine: this machine.
         path: the spool, for the text.
         adopted: the host whose spool it has taken over; empty: it is its own.
 
     Raises:
-        NoLease: it is not; the text says why, and what to do.
+        NoLease: it does not; the text says why, and what to do.
         OSError: it is unknown.
     """
     host = adopted or machine.host

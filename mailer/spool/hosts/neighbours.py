@@ -27,7 +27,7 @@ def others(spool: Spool) -> Iterator[Spool]:
 
 
 def states(spool: Spool, name: str) -> list[bytes]:
-    """Return what the other hosts have in a file of `state/`; what cannot be read is left out."""
+    """Return the other hosts' contents of a file of `state/`; those that cannot be read are left out."""
     found: list[bytes] = []
     with suppress(OSError):
         found = [data for each in others(spool) if (data := small_files.read(each, name)) is not None]
