@@ -23,7 +23,9 @@ def child_argv(module: str, *arguments: str, config: Path, logs: bool = True) ->
     """
     # Without -P, `-m` imports from the current directory first. That is right only for a checkout run there.
     from_here = Path(mailer.__file__).parents[1] == Path.cwd()
-    interpreter = (sys.executable,) if from_here else (sys.executable, "-P")
+    plain = (sys.executable,) if from_here else (sys.executable, "-P")
+    # An installed program must not import from an application's PYTHONPATH, nor must its children.
+    interpreter = (sys.executable, "-I") if sys.flags.isolated else plain
     common = ["--config", str(config), "--parent", str(os.getpid())]
     if logs and (form := log_format()):
         common += ["--log-format", form]

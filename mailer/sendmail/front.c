@@ -55,8 +55,9 @@ static int run_python(int argc, char **argv, const struct message *input)
 {
     static char code[] = "import sys; del sys.argv[0]; from mailer.sendmail.main import main; "
                          "sys.exit(main())";
-    /* -P: do not import from the current directory, which may belong to any user. */
-    char *first[] = {PYTHON_PROGRAM, "-P", "-c", code};
+    /* -I: do not import from the current directory, which may belong to any user, nor from the PYTHONPATH of an
+     * application, which may have a package `mailer` of its own. */
+    char *first[] = {PYTHON_PROGRAM, "-I", "-c", code};
     char **arguments = calloc((size_t)argc + 5, sizeof *arguments);
     int memory = input ? memfd_create("message", MFD_CLOEXEC) : STDIN_FILENO;
     FILE *file = input && memory >= 0 ? fdopen(memory, "w") : NULL;

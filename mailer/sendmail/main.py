@@ -195,13 +195,12 @@ def _pass_on(connection: socket.socket) -> None:
 
 def _command(*arguments: str) -> Callable[[Order], int]:
     def run(_: Order) -> int:
-        from mailer.sendmail.standin import is_closed  # noqa: PLC0415 - not needed to send mail
+        from mailer.sendmail.standin import interpreter, is_closed  # noqa: PLC0415 - not needed to send mail
 
         if is_closed():
             words = "only root and the spool's owner see the queue: this user may not read the configuration"
             raise Failure(os.EX_NOPERM, words)
-        # -P: do not import from the current directory, which may belong to any user.
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "mailer", *arguments])  # noqa: S606 - no shell is the point
+        os.execv(sys.executable, [*interpreter(), "-m", "mailer", *arguments])  # noqa: S606 - no shell is the point
 
     return run
 

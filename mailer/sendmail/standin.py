@@ -38,6 +38,15 @@ def _places() -> tuple[str, ...]:
     return (named,) if named else _PLACES
 
 
+def interpreter() -> tuple[str, str]:
+    """Return the command line of this interpreter, up to what it is to run.
+
+    It imports nothing from the current directory, which may belong to any user (-P), and if this program was
+    installed so, nothing from the caller's PYTHONPATH either (-I).
+    """
+    return sys.executable, "-I" if sys.flags.isolated else "-P"
+
+
 @contextmanager
 def standing_in(config: str) -> Iterator[socket.socket]:
     """Yield a connection to a receiver started for it, which ends with the connection.
@@ -48,8 +57,7 @@ def standing_in(config: str) -> Iterator[socket.socket]:
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            # -P: do not import from the current directory, which may belong to any user.
-            command = [sys.executable, "-P", "-m", "mailer", "session", "--config", config]
+            command = [*interpreter(), "-m", "mailer", "session", "--config", config]
             process = subprocess.Popen(  # noqa: S603 - this program; the path cannot become an option
                 command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL
             )

@@ -56,6 +56,22 @@ def test_the_usual_mail_needs_no_python(made, tmp_path, arguments, given):
     assert peer.taken == [by_python(arguments, given)]
 
 
+@pytest.mark.parametrize("variable", ["PYTHONPATH", "PYTHONHOME"])
+def test_the_python_of_the_application_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """The package of django-mailer is called `mailer`, too."""
+    foreign = tmp_path / "application" / "mailer"
+    foreign.mkdir(parents=True)
+    (foreign / "__init__.py").touch()
+    monkeypatch.setenv(variable, str(foreign.parent))
+    with Peer(tmp_path / "s").listening() as peer:
+        # Without -i only the Python program looks for the dot that ends it.
+        done = run(compiled(tmp_path / "made", ENVIRONMENT), peer.path, ["bob@x"], MAIL)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert len(peer.taken) == 1
+
+
 @pytest.mark.parametrize("text", ["Foo <a@x> <b@x>", "a@x:b@x", "<a@x> b@x", "a@x b@x", "a@y <a@x>"])
 def test_a_list_without_one_reading_is_for_python(made, tmp_path, text):
     with Peer(tmp_path / "s").listening() as peer:
