@@ -46,7 +46,7 @@ def test_the_guides_curl_lines_submit_and_their_user_learns_what_became_of_the_m
     ]
     assert len(lines) == 2
     shop, other = token_of(relay, "shop"), token_of(relay, "other")
-    (relay.directory / "shop.token").write_text(shop["Authorization"].removeprefix("Bearer "))
+    (relay.directory / "shop.header").write_text(f"Authorization: {shop['Authorization']}\n")
     (relay.directory / "mail.eml").write_bytes(MESSAGE)
     with relay.serve() as serving:
         serving.await_port(door)
