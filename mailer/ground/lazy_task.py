@@ -18,14 +18,14 @@ _MOST = 50
 
 
 class _Ready:
-    """What is to be continued by one event loop."""
+    """The coroutines that one event loop has still to start or continue."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self.loop = loop
         self.current: LazyTask | None = None
-        """The one that runs now; not set while a task runs."""
+        """The coroutine that runs now; None while a task runs."""
         self.started: deque[LazyTask] = deque()
-        """Those to start, which comes first: what is woken may make use of them."""
+        """Coroutines to start, before others are continued: those may use what these offer."""
         self.woken: deque[LazyTask] = deque()
         self.is_scheduled = False
 
@@ -48,9 +48,9 @@ class LazyTask:
         self._coroutine = coroutine
         self._task: asyncio.Task[None] | None = None
         self._awaited: asyncio.Future[Any] | None = None
-        """What it waits for, if that is not a `Wait`; then it becomes a task."""
+        """The future that it waits for, if that is not a `Wait`; when it is done, this becomes a task."""
         self._error: BaseException | None = None
-        """What the coroutine is continued with."""
+        """The exception to raise in the coroutine when it continues; None: it continues normally."""
         self._is_woken = False
 
     def start(self) -> None:
@@ -60,7 +60,7 @@ class LazyTask:
         """
         ready = _here.ready
         if ready.loop is not (loop := asyncio.get_running_loop()):
-            # What an earlier loop of this thread has left is neither begun nor continued.
+            # Coroutines that an earlier loop of this thread has left are neither started nor continued.
             for left in ready.started:
                 left.drop()
             ready = _here.ready = _Ready(loop)
@@ -69,7 +69,7 @@ class LazyTask:
             _schedule(ready)
 
     def drop(self) -> None:
-        """End the coroutine where it is, which is not continued any more."""
+        """Close the coroutine where it waits; it is not continued any more."""
         self._coroutine.close()
 
     def cancel(self) -> None:
@@ -107,7 +107,7 @@ class LazyTask:
             awaited = self._coroutine.throw(error) if error else self._coroutine.send(None)
         except (StopIteration, asyncio.CancelledError):
             return
-        except Exception as wrong:  # noqa: BLE001 - it is nobody's who happens to wake it
+        except Exception as wrong:  # noqa: BLE001 - not the fault of the caller that wakes it
             report = {"message": "a delivery failed", "exception": wrong}
             asyncio.get_running_loop().call_exception_handler(report)
             return
@@ -130,13 +130,13 @@ class Wait(Generic[T]):
     given = False
     """Whether there is a result."""
     done = False
-    """Whether nothing waits any more: there is a result, or the wait was cancelled."""
+    """Whether the wait has ended: there is a result, or it was cancelled."""
     _result: T
     _waiter: LazyTask | None = None
     _future: asyncio.Future[None] | None = None
 
     def give(self, result: T, *, soon: bool = True) -> None:
-        """Continue what waits with this result; args: `soon` as in `LazyTask.wake`."""
+        """Continue the waiting coroutine with this result; args: `soon` as in `LazyTask.wake`."""
         self._result = result
         self.given = self.done = True
         if self._waiter:
@@ -162,7 +162,7 @@ _WAITING = object()
 
 
 def current() -> LazyTask:
-    """Return the lazy task that runs now, which is not a task yet."""
+    """Return the lazy task that runs now and has not become a task."""
     running = _here.ready.current
     assert running
     return running
@@ -175,7 +175,7 @@ async def in_task() -> None:
 
 
 def run_woken() -> None:
-    """Continue what was woken, now; the caller's state must allow for that."""
+    """Continue the woken coroutines now. They may call the caller's object, so its state must be valid."""
     ready = _here.ready
     if ready.current is None:
         _run(ready)
@@ -193,7 +193,7 @@ def _run_scheduled(ready: _Ready) -> None:
 
 
 def _run(ready: _Ready) -> None:
-    """Continue what was started or woken, and what that starts or wakes."""
+    """Run the started and the woken coroutines, and those that they start or wake, up to `_MOST` in a row."""
     started, woken = ready.started, ready.woken
     try:
         for _ in range(_MOST):

@@ -37,7 +37,7 @@ def judged(spool: Spool, config: Config, now: float) -> dict[str, Check]:
 
 
 def troubles(shared: Path, host: str, now: float) -> Iterator[tuple[str, bool]]:
-    """Yield what is wrong with each other host, and whether mail waits, or may wait, there that nobody sends.
+    """Yield what is wrong with each other host, and whether mail may wait there that no program sends.
 
     Args:
         shared: the directory that the hosts share.

@@ -194,7 +194,7 @@ async def submit(context: ReceiverContext, taken: Drop) -> Reply:
 async def _say(reader: StreamReader, writer: StreamWriter, taken: Drop) -> Reply:
     reply = await _reply(reader)
     for command in ("EHLO localhost", *taken.commands):
-        # All recipients or none, as in `mailer-sendmail`, whose caller was told that the message was taken.
+        # All recipients or none, because `mailer-sendmail` has already reported success for the message.
         if not reply.positive:
             return reply
         writer.write(command.encode("utf-8", "surrogateescape") + b"\r\n")

@@ -43,7 +43,7 @@ class ActiveMessages:
 
     @property
     def places(self) -> int:
-        """The number of places that are taken."""
+        """The number of places that are in use."""
         if not self._waiting and not self._pausing:
             return len(self._works)
         # The maximum, not the sum: a message that pauses may be counted among the waiting ones too.

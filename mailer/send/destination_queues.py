@@ -47,12 +47,12 @@ class DestinationQueues:
         self.names: set[str] = set()
         """Names of the waiting messages, which must stay in `new/`."""
         self.missed = False
-        """Whether messages stopped waiting that only a pass will find."""
+        """Whether some messages have stopped waiting that only a new pass will find."""
 
     def puts_back(self, claim: Claim, destination: str) -> bool:
         """Put a message back into `new/` and release it, if its destination is full.
 
-        Returns True if that was done; the caller must not use the claim any more, then.
+        Returns True if that was done; the caller must then not use the claim any more.
         """
         if not self._in_hand[destination] or claim.recovered or len(self.names) >= _MAX_WAITING:
             return False

@@ -21,7 +21,7 @@ class Quota(NamedTuple):
 
 
 def quota_of(reply: str) -> Quota | None:
-    """Return the quota that a reply, as written in the journal, says is used up; None if it says no such."""
+    """Return the quota that a reply, as written in the journal, says is used up; None if it names none."""
     if not reply.startswith(("4", "5", "HTTP ")):
         return None
     reading = read_line("", reply)

@@ -24,7 +24,7 @@ def fold(recipients: Sequence[Recipient], events: Iterable[Event], *, boot: str 
     Args:
         recipients: of the envelope, each address once.
         events: the lines in file order.
-        boot: this boot's id; deaths in other boots (a power cut) are nothing to blame and do not count.
+        boot: this boot's id; deaths in other boots do not count: a power cut says nothing about it.
     """
     return advance(
         State({recipient.address: Standing(recipient) for recipient in recipients}), events, boot=boot

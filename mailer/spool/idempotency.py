@@ -120,7 +120,7 @@ def has_arrived(spool: Spool, move: str) -> bool:
     """Return whether a handover brought its message here, which may have left since.
 
     Raises:
-        OSError: this cannot be told; a record that is not readable may say so.
+        OSError: it is unknown, because a record that may say so cannot be read.
     """
     try:
         fd = open_key(spool, name_of_move(move), create=False)

@@ -220,7 +220,7 @@ class Incoming:
             for key in self.keys:
                 key.drop(at=self._at)
         except OSError as error:
-            # The key file says that the message is queued, and so the next client is told: it must stay.
+            # The key file names the message as queued, and the next client gets that answer. It must stay.
             self.release()
             raise NotUndone(error.errno, error.strerror) from error
         try:

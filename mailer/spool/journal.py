@@ -37,7 +37,7 @@ class Kind(StrEnum):
     """From here on the runner may hold other messages too: an `alone` message was found to be merely waiting,
     or a `returned` message is tried again."""
     RETURNED = "returned"
-    """The runner gave it back and lives on: it was stopped, had no room, or could not move this file."""
+    """The runner gave it back without dying: it was stopped, had no room, or could not move this file."""
     HELD = "held"
     RELEASED = "released"
     REQUEUED = "requeued"

@@ -1,4 +1,4 @@
-"""`mailer hosts`: the hosts that share `spoolDir`; `membership` and `adopt` change who uses which spool."""
+"""`mailer hosts`: the hosts that share `spoolDir`; `membership` and `adopt` change their owners."""
 
 import sys
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ from mailer.spool.preparation import SpoolError
         "join": "Begin to use the spool of this host, once for each host.",
         "drain": "Refuse new mail on this host, with 451 within five seconds, while what is...",
         "leave": "Give up the spool of this host, so that another one may take its mail over.",
-        "adopt": "Take over the mail of a host that is gone, or has left: move it into the...",
+        "adopt": "Take over the mail of a host that is dead or has left: move it into the...",
     },
     invoke_without_command=True,
 )
@@ -53,11 +53,11 @@ from mailer.spool.preparation import SpoolError
 @config_option
 @click.pass_context
 def hosts(click_context: click.Context, *, as_json: bool) -> None:
-    """Show the hosts that share `spoolDir`: who uses the spool of each, and how much mail is in it.
+    """Show the hosts that share `spoolDir`: which host uses the spool of each, and how much mail is in it.
 
     The programs of a host renew their lease every five seconds, which `renewed` shows, by the clock of that
     host. In use: its own programs use it. Draining: they refuse new mail. Adopted: another host is taking its
-    mail over. Left: it is nobody's, and programs there end until `mailer hosts join`.
+    mail over. Left: no host owns it, and programs there end until `mailer hosts join`.
     """
     if click_context.invoked_subcommand:
         if as_json:
@@ -96,7 +96,7 @@ def shared(config: Config) -> Config:
     if config.shared_dir is None:
         raise Failure(
             Exit.CONFIG,
-            "this host shares its spool with none: `host` is not set (mailer guide several-hosts)",
+            "no hosts share this spool: `host` is not set (mailer guide several-hosts)",
         )
     return config
 

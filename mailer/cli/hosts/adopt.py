@@ -1,4 +1,4 @@
-"""`mailer hosts adopt`: take over the mail of a host that is gone, or has left."""
+"""`mailer hosts adopt`: take over the mail of a host that is dead or has left."""
 
 import asyncio
 import os
@@ -56,15 +56,15 @@ _TELL_EVERY = 10.0
 @json_of("for each message: id, action, state (where it was), result, reason, dryRun")
 @config_option
 def adopt(host: str, *, off: bool, ceph: str | None, as_json: bool) -> Exit:
-    """Take over the mail of a host that is gone, or has left: move it into the spool of this host.
+    """Take over the mail of a host that is dead or has left: move it into the spool of this host.
 
     A host that still runs must be kept out first: make sure that it is off (--off), or evict it from CephFS
     (--evict-with). Its own programs stop by themselves within 35 seconds once they cannot renew their lease,
     and this command waits for that. A message of which the final reply is missing becomes uncertain, as when
     a runner dies, so that at most the messages of the transactions under way are delivered twice.
 
-    After an interruption, type the same again. The exit code is 75 when mail is left there for the moment,
-    and 65 when some is damaged and stays there.
+    After an interruption, type the same again. The exit code is 75 when some mail could not be moved
+    for now, and 65 when some is damaged and stays there.
     """
     if off and ceph:
         raise click.UsageError("Either --off or --evict-with.")
@@ -78,7 +78,7 @@ def adopt(host: str, *, off: bool, ceph: str | None, as_json: bool) -> Exit:
 
         with acting_as_owner(config.spool_dir), opened(config) as (hosts, machine):
             required(hosts, machine, config.spool_dir)
-        # As the user who gave the command, who may have the keys of ceph.
+        # Run ceph as the user who gave the command, because that user has its keys.
         evidence = evicted(ceph, config, host)
     operator = operator_name(os.environ)
     assert config.shared_dir is not None
@@ -111,10 +111,10 @@ def adopt(host: str, *, off: bool, ceph: str | None, as_json: bool) -> Exit:
 
 
 def quiet(spool: Spool, host: str) -> None:
-    """Wait until the programs of the owner before have stopped by themselves; report it on standard error.
+    """Wait until the previous owner's programs have stopped by themselves; report it on standard error.
 
     Raises:
-        NotAdoptable: one of them goes on.
+        NotAdoptable: one of them still runs.
     """
     tell(sys.stderr, f"waiting {LEASE + MARGIN:.0f} s: then no program of {host} uses its lease any more\n")
     told = clocks().uptime()
@@ -125,7 +125,7 @@ def quiet(spool: Spool, host: str) -> None:
 
 
 def _take_over(loaded: Loaded, spool: Spool, operator: str, *, as_json: bool) -> Exit:
-    """Move all mail into the spool of this host: what is between two spools first, then the rest."""
+    """Move all mail into the spool of this host: first what is between two spools, then the rest."""
     config = loaded.config
     log = open_log(spool, Level.WARNING, keep=float(config.log_retention))
     theirs = replace(loaded, config=replace(config, spool_dir=spool.path))

@@ -1,4 +1,4 @@
-"""Evicting a host's client from CephFS, as evidence that the host cannot use its spool any more.
+"""Evict a host's client from CephFS, as evidence that the host cannot use its spool any more.
 
 An evicted client is on the blocklist of the object stores: what it still has in its caches never reaches the
 files, and every call there ends with ESHUTDOWN (docs.ceph.com/en/latest/cephfs/eviction; seen with Ceph 16).
@@ -64,7 +64,7 @@ def _evict(ceph: "_Ceph", client: str) -> str:
     """Evict one client, named as in the extended attribute `ceph.client_id`, and confirm that."""
     number = client.removeprefix("client").lstrip(".")
     if not number.isdigit():
-        raise Failure(Exit.DATA, f"{printable(client)} is no client of CephFS")
+        raise Failure(Exit.DATA, f"{printable(client)} is not a CephFS client")
     session = next((each for each in ceph.sessions() if each.get("id") == int(number)), None)
     if session is None:
         return f"client {number} (has no session any more)"

@@ -98,7 +98,7 @@ def drain(*, undo: bool, as_json: bool) -> None:
 @json_of("host, epoch, messages (that are left in its spool)")
 @config_option
 def leave(*, as_json: bool) -> None:
-    """Give up the spool of this host, so that another one may take its mail over.
+    """Give up the spool of this host, so that another host may take over its mail.
 
     Its programs must have been stopped. To begin again, type `mailer hosts join`.
     """
@@ -106,7 +106,9 @@ def leave(*, as_json: bool) -> None:
     with acting_as_owner(config.spool_dir), opened(config) as (hosts, machine):
         epoch = hosts.latest(machine.host)
         if epoch is None or not epoch.is_of(machine):
-            raise Failure(Exit.DATA, f"the spool of {machine.host} is not this machine's: see `mailer hosts`")
+            raise Failure(
+                Exit.DATA, f"this machine does not own the spool of {machine.host}: see `mailer hosts`"
+            )
         if adopted := [name for name in hosts.names() if name != machine.host and _has(hosts, name, machine)]:
             raise Failure(
                 Exit.TEMPORARY,
@@ -137,7 +139,7 @@ def leave(*, as_json: bool) -> None:
 
 
 def _has(hosts: Hosts, name: str, machine: Machine) -> bool:
-    """Return whether a machine has the spool of a host; a damaged epoch gives nobody anything."""
+    """Return whether a machine owns the spool of a host; a damaged epoch counts as no owner."""
     with suppress(SpoolError):
         return (epoch := hosts.latest(name)) is not None and epoch.is_of(machine)
     return False

@@ -91,7 +91,7 @@ def init(*, named: Path | None, as_json: bool, **given: object) -> None:
 
 
 def _target(named: Path | None) -> Path:
-    """Return the file to write: the one that is named, or one that the programs find without being told."""
+    """Return the file to write: the one that is named, or one that the programs find without --config."""
     outer = config_path()
     path = named or (Path(outer) if outer else None)
     if path is None and (variable := os.environ.get("MAILER_CONFIG")):

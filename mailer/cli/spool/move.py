@@ -165,7 +165,7 @@ class Moves:
         except Occupied as error:
             raise Failure(
                 Exit.TEMPORARY,
-                f"another move is at work in {spool.path}, or {where.place} is this spool itself",
+                f"another move is under way in {spool.path}, or {where.place} is this same spool",
             ) from error
         except Broken as broken:
             tell(sys.stderr, f"the connection to {where.place} was lost: {broken}\n")

@@ -88,7 +88,9 @@ def receive_moved(*, directory: Path | None, parent: int | None) -> None:
         try:
             here = Greeting(place_of(spool), identity(spool.root))
         except OSError as error:
-            raise Failure(Exit.TEMPORARY, f"{path} cannot be given a name: {system_words(error)}") from error
+            raise Failure(
+                Exit.TEMPORARY, f"the name of the spool cannot be stored in {path}: {system_words(error)}"
+            ) from error
         log = open_log(spool, Level.WARNING, keep=float(config.log_retention))
 
         def on_arrival(message_id: str, to: tuple[str, ...]) -> None:
@@ -105,7 +107,9 @@ def receive_moved(*, directory: Path | None, parent: int | None) -> None:
                     on_arrival=on_arrival,
                 )
         except Occupied as error:
-            message = f"another move is at work in {path}: wait, or end its receive-moved if its source died"
+            message = (
+                f"another move is under way in {path}: wait, or end its receive-moved if its source died"
+            )
             raise Failure(Exit.TEMPORARY, message) from error
         except Broken as broken:
             raise Failure(Exit.TEMPORARY, f"the connection of the move was lost: {broken}") from broken

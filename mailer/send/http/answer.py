@@ -38,7 +38,7 @@ class Answer:
 
     @property
     def positive(self) -> bool:
-        """Whether the answer is 2yz, whoever gave it."""
+        """Whether the answer is 2yz; it may come from a gateway in between: see `taken`."""
         return 200 <= self.status < 300
 
     def taken(self, api: Api) -> bool:

@@ -196,8 +196,9 @@ class DirectRoute:
     async def _send(
         self, hop: Hop, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
     ) -> list[Outcome]:
-        # Without a letter, so behind no dot: a server that ends the connection over it makes a message
-        # uncertain. That is worth a try with a provider, but not with the servers of many strangers.
+        # No letter is given, so no transaction is begun behind the dot of another message. If a server ended
+        # the connection because of that, the other message would become uncertain. A provider is worth that
+        # risk; the unknown servers of many domains are not.
         message_id = outgoing.claim.entry.block.id
         async with self._pool.session(hop, outgoing.on_wait, message_id) as session:
             outcomes = await session.transact(

@@ -97,7 +97,7 @@ class Pool:
         Args:
             hop: the hop.
             on_wait: called if the wait for `Hop.per_minute` will take `LOG_WAIT_AFTER` seconds or more.
-            message_id: the message that the session is for, as `on_failure` is told.
+            message_id: the message that the session is for, passed to `on_failure`.
             letter: the only transaction that the lease is for. It may be begun behind the dot of another one,
                 and another one behind its own; None: that is not to be done.
         """

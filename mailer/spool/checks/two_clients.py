@@ -1,8 +1,8 @@
 """What two clients of a filesystem see of each other, each tried by doing it.
 
 Two processes of one host are two clients, and so are two mounts of one filesystem over a network. The spool
-needs of the former that names, locks and appended lines are never given to both. What is tried of two mounts
-beyond that (`VISIBILITY`) is whether each sees at once what the other has done.
+requires that a name or a lock is given to one of two clients only, and that no appended line is lost. Two
+mounts are tried for more (`VISIBILITY`): whether each sees the other's changes immediately.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def rename(one: Client, other: Client) -> Outcome:
 
 
 def _shared(mine: list[int], its: list[int]) -> str:
-    """Compare who got which of the names; return what is wrong."""
+    """Compare which client got which of the names; return what is wrong."""
     if both := {*mine} & {*its}:
         return f"{len(both)} of {_FILES} names were given to both"
     if none := {*range(_FILES)} - {*mine} - {*its}:
@@ -122,7 +122,7 @@ def _unseen(actor: Client, witness: Client, name: str) -> list[str]:
     moved = f"{name}-moved"
     both = "first\nsecond\n"
     wrong = []
-    witness.do("look", name)  # Remember, if anything is remembered, that there is no such name.
+    witness.do("look", name)  # A client that caches missing names caches this one.
     actor.do("create", name, "first\n")
     found = witness.do("look", name)
     if found is None or found[3] != "first\n":

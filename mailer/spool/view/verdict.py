@@ -271,7 +271,7 @@ def _standing(standing: Standing, seen: Seen, outlook: Outlook) -> str:
 
 
 def _is_being_sent(standing: Standing, seen: Seen) -> bool:
-    """Tell whether a runner that lives is handing it over; if it dies, the recipient stays uncertain."""
+    """Tell whether a live runner is handing it over; if the runner dies, the recipient stays uncertain."""
     return seen.in_hand and standing.status is Status.UNCERTAIN and not standing.reply
 
 
