@@ -20,7 +20,18 @@ from mailer.spool.directory import Spool
 from mailer.spool.handover.draft import Draft
 from mailer.spool.handover.leaving import Leaving, NotMovable
 from mailer.spool.handover.mover import Outcome, Result
-from mailer.spool.handover.wire import END, MOST, OFFER, Answer, Broken, Greeting, Offer, Pipe, Verdict
+from mailer.spool.handover.wire import (
+    END,
+    GREETING,
+    MOST,
+    OFFER,
+    Answer,
+    Broken,
+    Greeting,
+    Offer,
+    Pipe,
+    Verdict,
+)
 from mailer.spool.ids import new_id
 from mailer.spool.layout import Place, Spot
 from mailer.spool.run.operate import Operator, Refused
@@ -454,3 +465,15 @@ def test_a_source_cannot_fill_the_target_or_use_up_its_descriptors(between: Betw
     os.close(ends[0])
     os.close(ends[1])
     assert list((between.target / "tmp").iterdir()) == []
+
+
+def test_a_side_whose_greeting_cannot_be_written_ends() -> None:
+    """The other side waits for that greeting: if this one waited, too, neither would end."""
+    reading, writing = os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.write(writing, b"mailer-move 1\n")
+    Pipe(reading, writing).send(GREETING, Greeting("source:/spool", ""))
+    with pytest.raises(Broken, match="No space left"):
+        Pipe(reading, full).greet(Greeting("target:/spool", "0" * 32))
+    for fd in (reading, writing, full):
+        os.close(fd)

@@ -10,7 +10,6 @@ the same time.
 import os
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from enum import StrEnum
 from typing import TypeVar
 
@@ -107,15 +106,20 @@ class Pipe:
 
     def greet(self, here: Greeting) -> Greeting:
         """Exchange greetings; return the other side's. Raises Broken."""
-        with suppress(Broken):  # The other side's own words explain the failure better.
+        failed: Broken | None = None
+        try:
             self._write(_FIRST_LINE)
             self.send(GREETING, here)
+        except Broken as error:
+            failed = error  # The other side's own words explain the failure better.
         first = b""
         while not first.endswith(b"\n") and len(first) < len(_FIRST_LINE):
             first += self._read(1)
         if first != _FIRST_LINE:
             raise Broken(f"it does not speak this version of the protocol, and began with {first!r}")
         told = self.decode(self.receive(GREETING), Greeting)
+        if failed is not None:
+            raise failed  # Otherwise both sides would wait for the other one.
         return Greeting(printable(told.place, _LONGEST_PLACE), printable(told.spool, _LONGEST_PLACE))
 
     def send(self, kind: bytes, content: msgspec.Struct | Sequence[msgspec.Struct] | bytes = b"") -> None:
