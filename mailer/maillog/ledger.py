@@ -3,9 +3,12 @@
 Every program appends whole lines, one or several, with one write(2), so that lines of several programs never
 mix. The ledger is not synced: a power cut may take its last half minute (as long as the kernel keeps unsynced
 data), but the journals of the messages still have the events. A ledger that cannot be written never stops
-mail. Its lines are then lost, and the first one that can be written follows a line that says so (`lost`).
+mail. A program keeps the lines that it could not write, as many as fit into `_KEPT`, and writes them when it
+can, at its end at the latest. Lines of programs that ended before are lost, so a line that says so follows
+each outage (`lost`).
 """
 
+import atexit
 import errno
 import os
 import re
@@ -21,6 +24,8 @@ from mailer.mail.lazy_pattern import compile_late
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _TIME = compile_late(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", re.ASCII)
+_KEPT = 256 * 1024
+"""Octets of lines, the first of an outage, that a program keeps: some 800."""
 _CHECK_EVERY = 1.0
 """Seconds between checks of whether the open file is still the one in the directory."""
 
@@ -138,10 +143,9 @@ def _printable(value: object) -> object:
     return value
 
 
-def _write_lines(fd: int, data: bytes) -> None:
-    """Write lines with one call: the rest of a short write could end up apart, and torn lines are skipped."""
-    if os.write(fd, data) < len(data):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def _write_lines(fd: int, data: bytes) -> int:
+    """Write lines with one call, as the rest of a short write could end up apart; return how much was."""
+    return os.write(fd, data)
 
 
 def _day(at: str) -> str:
@@ -199,6 +203,8 @@ class Ledger:
         """Since when lines have been lost, by any program; empty if none were, or the ledger says so."""
         self._marks: Iterable[str] = ()
         """The marks of a loss at the last check; a later mark may be about an earlier line."""
+        self._unwritten: list[tuple[str, bytes]] = []
+        """Lines that are still to be written: those of one day, and the time of the first of them."""
         self._gathered: list[tuple[str, bytes]] | None = None
         # For several threads; reentrant, because `on_trouble` may append.
         self._lock = RLock()
@@ -228,28 +234,60 @@ class Ledger:
                     self._write(first[0], b"".join([first[1], *(data for _, data in others)]))
 
     def _write(self, at: str, data: bytes) -> None:
-        """Write lines of one day, of which the first has this time."""
+        """Write lines of one day, of which the first has this time, after those that could not be written."""
+        self._unwritten.append((at, data))
         try:
-            fd = self._file(_day(at))
-            if self._lost:
-                data = encode(Line(at=at, event=LOST, since=self._lost)) + data
-            _write_lines(fd, data)
+            try:
+                self._flush()
+            except OSError:
+                self.close()
+                self._flush()  # An error of one call alone is no outage.
         except OSError as error:
-            self.close()
-            self._lost = self._lost or at
-            with suppress(OSError, ValueError), self.directory() as directory:
-                _remember_loss(directory, self._lost)
-            if not self._failing:
-                self._failing = True
-                self._on_trouble(error)
+            self._keep(error)
         else:
             self._failing = False
-            if self._lost:
+
+    def _flush(self, *, ending: bool = False) -> None:
+        """Write all lines, those of each element with one call, so that other programs' lines stay apart.
+
+        Args:
+            ending: all of them were kept; otherwise the last element is new, and follows what was lost.
+        """
+        while self._unwritten:
+            at, data = self._unwritten[0]
+            fd = self._file(_day(at))
+            lost = self._lost if len(self._unwritten) == 1 and not ending else ""
+            lines = encode(Line(at=at, event=LOST, since=lost)) + data if lost else data
+            written = _write_lines(fd, lines)
+            if written < len(lines):
+                whole = lines.rfind(b"\n", 0, written) + 1
+                self._unwritten[0] = at, lines[whole:]
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            del self._unwritten[0]
+            if lost:
                 self._lost = ""
                 with suppress(OSError), self.directory() as directory:
                     for mark in self._marks:
                         with suppress(FileNotFoundError):
                             os.unlink(mark, dir_fd=directory)
+
+    def _keep(self, error: OSError) -> None:
+        """Keep what could not be written, and record that it may be lost, since this program may end."""
+        self.close()
+        self._lost = self._lost or self._unwritten[0][0]
+        with suppress(OSError, ValueError), self.directory() as directory:
+            _remember_loss(directory, self._lost)
+        while sum(len(data) for _, data in self._unwritten) > _KEPT:
+            self._unwritten.pop()
+        if not self._failing:
+            self._failing = True
+            atexit.unregister(self._end)
+            atexit.register(self._end)
+            self._on_trouble(error)
+
+    def _end(self) -> None:
+        with suppress(OSError), self._lock:
+            self._flush(ending=True)
 
     def _file(self, day: str) -> int:
         now = monotonic()

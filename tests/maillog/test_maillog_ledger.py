@@ -167,16 +167,75 @@ def test_lines_of_several_programs_never_mix(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault_row(26)
-def test_a_full_disk_loses_lines_is_told_once_and_mends(tmp_path: Path) -> None:
+def test_a_full_disk_delays_lines_is_told_once_and_mends(tmp_path: Path) -> None:
     """With a limit that makes write(2) stop short, as a full disk does."""
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)], check=True, capture_output=True, text=True, env=HERE
     )
-    assert done.stdout.splitlines() == ["one", "trouble: No space left on device", "two", "three", "four"]
+    assert done.stdout.splitlines() == ["one", "trouble: File too large", "two", "three", "four"]
     written = read_day(tmp_path, "20261122")
-    assert [found.event for found in written] == ["one", "lost", "four"]
-    assert written[1] == line("lost", at="2026-11-22T21:45:04Z", since="2026-11-22T21:45:02Z")
+    assert [found.event for found in written] == ["one", "two", "three", "lost", "four"]
+    assert written[3] == line("lost", at="2026-11-22T21:45:04Z", since="2026-11-22T21:45:02Z")
     assert [path.name for path in tmp_path.iterdir()] == ["20261122.jsonl"]
+
+
+@pytest.mark.fault_row(26)
+def test_an_error_of_one_call_costs_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, trouble = log_of(tmp_path)
+    writes = ledger_module._write_lines
+
+    def once(_fd: int, _data: bytes) -> int:
+        monkeypatch.setattr(ledger_module, "_write_lines", writes)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(ledger_module, "_write_lines", once)
+    ledger.append(line("sent"))
+    ledger.close()
+    assert [each.event for each in read_day(tmp_path, "20261122")] == ["sent"]
+    assert trouble == []
+    assert [path.name for path in tmp_path.iterdir()] == ["20261122.jsonl"]
+
+
+@pytest.mark.fault_row(26)
+def test_a_program_keeps_the_first_lines_of_an_outage_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "_KEPT", 1000)
+    ledger, _ = log_of(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(ledger_module, "_write_lines", failing)
+        for number in range(10):
+            ledger.append(
+                line("sent", f"2026-11-22T21:45:0{number}.000000Z", id=str(number), reply="x" * 150)
+            )
+    ledger.append(line("bounced", "2026-11-23T00:00:00.000000Z"))
+    ledger.close()
+    assert [each.id for each in read_day(tmp_path, "20261122")] == ["0", "1", "2", "3"]
+    lost, _ = read_day(tmp_path, "20261123")
+    assert lost == line("lost", "2026-11-23T00:00:00.000000Z", since="2026-11-22T21:45:00.000000Z")
+
+
+ENDING = """
+import sys
+from functools import partial
+from pathlib import Path
+from spools.log_directory import opened
+from mailer.maillog.ledger import Ledger, Line
+log = Path(sys.argv[1])
+ledger = Ledger(partial(opened, log), on_trouble=print)
+day = log / "20261122.jsonl"
+day.mkdir()
+ledger.append(Line(at="2026-11-22T21:45:00Z", event="sent"))
+day.rmdir()
+"""
+
+
+@pytest.mark.fault_row(26)
+def test_a_program_that_ends_after_an_outage_writes_what_it_kept(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", ENDING, str(tmp_path)], check=True, env=HERE)
+    assert [each.event for each in read_day(tmp_path, "20261122")] == ["sent"]
+    with opened(tmp_path) as fd:
+        assert losing_since(fd) == "2026-11-22T21:45:00Z", "others may have lost lines, too"
 
 
 @pytest.mark.fault_row(26)
@@ -292,11 +351,11 @@ def test_a_mark_stays_until_the_ledger_tells_of_it(tmp_path: Path, monkeypatch: 
     other.touch()
     writes = ledger_module._write_lines
 
-    def meanwhile(fd: int, data: bytes) -> None:
+    def meanwhile(fd: int, data: bytes) -> int:
         with opened(tmp_path) as directory:
             _remember_loss(directory, times[1])
         monkeypatch.setattr(ledger_module, "_write_lines", writes)
-        writes(fd, data)
+        return writes(fd, data)
 
     with opened(tmp_path) as directory:
         _remember_loss(directory, times[2])
@@ -336,7 +395,12 @@ def test_a_log_directory_that_goes_and_comes_back_is_used_again(
     assert [error.strerror for error in trouble] == ["No such file or directory"]
     log.mkdir()
     ledger.append(line("first"))
-    assert [found.event for found in read_day(log, "20261122")] == ["lost", "first"]
+    assert [found.event for found in read_day(log, "20261122")] == [
+        "no directory yet",
+        "nor now",
+        "lost",
+        "first",
+    ]
     shutil.rmtree(log)
     ledger.append(line("not there"))
     assert len(trouble) == 2
@@ -347,7 +411,11 @@ def test_a_log_directory_that_goes_and_comes_back_is_used_again(
     ledger.append(line("third"))
     ledger.close()
     assert [found.event for found in read_day(log, "20261122")] == ["third"]
-    assert [found.event for found in read_day(tmp_path / "moved", "20261122")] == ["lost", "second"]
+    assert [found.event for found in read_day(tmp_path / "moved", "20261122")] == [
+        "not there",
+        "lost",
+        "second",
+    ]
 
 
 @pytest.mark.security_case(89)
@@ -368,7 +436,7 @@ def test_the_ledger_stays_in_its_spool_when_another_takes_its_path(
         (tmp_path / "ours/log").mkdir()
         log.message("released", id=ID)
     (day,) = days(tmp_path / "ours/log")
-    assert [found.event for found in read_day(tmp_path / "ours/log", day)] == ["lost", "released"]
+    assert [each.event for each in read_day(tmp_path / "ours/log", day)] == ["requeued", "lost", "released"]
     assert days(tmp_path / "spool/log") == []
 
 
