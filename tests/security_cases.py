@@ -156,4 +156,5 @@ CASES = {
     142: "links, pipes and directories in place of traces",
     143: "a user who holds all places of SMTP, idle or with messages that drip",
     144: "a user of this host who holds all connections to the monitor",
+    145: "a token's user that asks, or submits large documents, without end",
 }

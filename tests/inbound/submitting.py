@@ -90,7 +90,9 @@ def http_running(directory: Path, settings: Settings = HTTP_TOO, **parts: Any) -
     """Run a receiver with an HTTP door; `shop`, `other` and `limited` (to a@example.com) have tokens."""
     with (
         Spool.open(directory / "spool", create=True) as spool,
-        running(directory, settings, login(*_USERS), lookup=partial(look_up, spool), **parts) as receiver,
+        running(
+            directory, settings, login(*_USERS), **{"lookup": partial(look_up, spool)} | parts
+        ) as receiver,
     ):
         yield Door(receiver)
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from email import message_from_bytes, policy
@@ -37,7 +38,7 @@ from inbound.submitting import (
     http_running,
     told,
 )
-from testbed.http_client import read_answer
+from testbed.http_client import Answer, read_answer
 from testbed.ports import LOOPBACK
 from testbed.waiting import until
 
@@ -52,6 +53,7 @@ from mailer.receive.users.accounts import single_login
 from mailer.receive.users.auth import Identity
 from mailer.receive.users.hashes import hash_token
 from mailer.receive.users.rates import Rate, RateLimiter, RateRules
+from mailer.receive.web import messages
 from mailer.receive.web import server as http_server
 from mailer.receive.web.compose import compose
 from mailer.receive.web.document import Mail
@@ -675,6 +677,55 @@ def test_one_token_does_not_hold_all_places(tmp_path: Path, monkeypatch) -> None
                 connection.sendall(MESSAGE[10:])
                 assert read_answer(connection).status == 202
             assert door.submit().status == 202, "one that is idle again gives way"
+
+
+@pytest.mark.security_case(145)
+def test_the_questions_of_one_user_do_not_keep_the_others_waiting(tmp_path: Path) -> None:
+    asked: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def look_up(user: str, _id: str) -> None:
+        asked.append(user)
+        begun.set()
+        assert go_on.wait(60)
+
+    with http_running(tmp_path, lookup=look_up) as door, ThreadPoolExecutor() as pool:
+        http = door.receiver.server._http
+        assert http
+        waiting = http._messages._looking._waiting
+
+        def ask(token: str) -> Future[Answer]:
+            return pool.submit(door.ask, f"{MESSAGES}/{'0' * 26}", headers=bearer(token))
+
+        answers = [ask(TOKEN)]
+        assert begun.wait(60)
+        answers += [ask(TOKEN) for _ in range(3)]
+        until(lambda: len(waiting.get("shop", ())) == 3, "their questions to wait")
+        answers.append(ask(OTHERS_TOKEN))
+        until(lambda: "other" in waiting, "the other's question to wait")
+        go_on.set()
+        assert [answer.result().status for answer in answers] == [404] * 5
+    assert asked == ["shop", "shop", "other", "shop", "shop"]
+
+
+@pytest.mark.security_case(145)
+def test_the_large_documents_of_one_user_leave_room_for_the_others(door: Door, monkeypatch) -> None:
+    monkeypatch.setattr(messages, "_UNCOUNTED", 100)
+    monkeypatch.setattr(messages, "_MAX_GATHERED", 4000)
+    monkeypatch.setattr(messages, "_MAX_OF_ONE", 2000)
+    head = f"POST {MESSAGES} HTTP/1.1\r\nHost: localhost\r\n{WITH_TOKEN}Content-Type: application/json\r\n"
+    large = MAIL | {"text": "x" * 1500}
+    with door.connect() as slow:
+        slow.sendall(f"{head}Content-Length: 9999\r\n\r\n".encode() + b" " * 1500)
+        http = door.receiver.server._http
+        assert http
+        gathered = http._messages._gathered
+        until(lambda: gathered["shop"] == 1500, "a part of the document")
+        assert door.post(large).status == 503
+        assert door.post(large, Authorization=f"Bearer {OTHERS_TOKEN}").status == 202
+        assert door.post(MAIL | {"text": "short"}).status == 202
+    until(lambda: "shop" not in gathered, "the memory to be free")
+    assert door.post(MAIL | {"text": "x" * 2500}).status == 202
 
 
 def still_takes(connection: socket.socket, data: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from importlib.resources import files
 from mailer.mail.reply import Reply
 from mailer.receive.context import ReceiverContext
 from mailer.receive.dialogue import Dialogue, Envelope, Refused
+from mailer.receive.fair_queue import Turns
 from mailer.receive.replies import TOO_MANY_CONNECTIONS, read_queued
 from mailer.receive.users.auth import Identity
 from mailer.receive.users.failures import Failures
@@ -32,6 +34,8 @@ _UNCOUNTED = 256 * 1024
 """Octets of a JSON document that does not count against `_MAX_GATHERED`."""
 _MAX_GATHERED = 64 * 2**20
 """Octets of all larger JSON documents in memory together; beyond that, requests are refused temporarily."""
+_MAX_OF_ONE = _MAX_GATHERED // 2
+"""The same for those of one user, unless it is a single document: its clients may be slow for an hour."""
 
 _REHEARSAL = Mail(
     from_="\u00e4 <a@example.com>",
@@ -69,11 +73,12 @@ class Messages:
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
-        self._gathered = 0
+        self._gathered = Counter[str]()
+        """The octets of each user's large JSON documents in memory."""
         # Composing a large mail takes a thread a second, and slows down the event loop; so one at a time.
-        self._composing = asyncio.Semaphore(1)
+        self._composing = Turns(1)
         # One search through the ledger at a time.
-        self._looking = asyncio.Semaphore(1)
+        self._looking = Turns(1)
         # `email` imports some modules, and `openapi` reads its file, when first used. Do that now: later this
         # process runs as the spool's owner, who may not be able to read them.
         compose(_REHEARSAL)
@@ -98,7 +103,7 @@ class Messages:
         user = (await self._identify(asked)).user
         found = None
         if is_id(name):
-            async with self._looking:
+            async with self._looking.of(user):
                 found = await asyncio.to_thread(self._doors.lookup, user, name)
         if found is None:
             # The response does not reveal whether another user has a message with this id.
@@ -123,11 +128,11 @@ class Messages:
             raise Problem(
                 HTTPStatus.BAD_REQUEST, f"the query is for {_RAW} alone: name all addresses in the JSON"
             )
-        with self._claim() as claim:
-            content, envelope = await self._made(await self._gather(asked, claim))
+        with self._claim(user) as claim:
+            content, envelope = await self._made(await self._gather(asked, claim), user)
             return await self._submit(asked, user, envelope, _cut(key + content), key)
 
-    async def _made(self, written: bytes) -> tuple[bytes, Envelope]:
+    async def _made(self, written: bytes, user: str) -> tuple[bytes, Envelope]:
         """Return the message and the envelope that a JSON document describes."""
         mail = document.read(written)
         # Free the memory: composing makes several copies of about this size.
@@ -135,7 +140,7 @@ class Messages:
         envelope = envelope_of(mail)
         if mail.raw is not None:
             return mail.raw, replace(envelope, size=len(mail.raw))
-        async with self._composing:
+        async with self._composing.of(user):
             content = await asyncio.to_thread(compose, mail)
         return content, replace(envelope, size=len(content))
 
@@ -194,22 +199,25 @@ class Messages:
         return bytes(gathered)
 
     @contextmanager
-    def _claim(self) -> Iterator[Callable[[int], None]]:
-        """Count one document's memory against the limit for all, until its message is submitted."""
+    def _claim(self, user: str) -> Iterator[Callable[[int], None]]:
+        """Count one document's memory against the limits, until its message is submitted."""
         held = 0
 
         def claim(octets: int) -> None:
             nonlocal held
             if octets > _UNCOUNTED:
-                self._gathered += octets - held
+                self._gathered[user] += octets - held
                 held = octets
-                if self._gathered > _MAX_GATHERED:
+                theirs = self._gathered[user]
+                if self._gathered.total() > _MAX_GATHERED or theirs > max(_MAX_OF_ONE, held):
                     raise Problem.of(_NO_MEMORY)
 
         try:
             yield claim
         finally:
-            self._gathered -= held
+            self._gathered[user] -= held
+            if not self._gathered[user]:
+                del self._gathered[user]
 
 
 _NO_MEMORY = Reply(452, ("4.3.1 Too many large JSON documents at once; try again, or post message/rfc822",))
