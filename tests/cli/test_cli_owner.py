@@ -68,7 +68,7 @@ def test_a_message_that_root_restored_is_told_of_and_goes_out_as_is_said(open_di
     (relay.spool / "new" / shut).chmod(0)
     assert relay.mailer_send("--once").returncode == 0
     doctor = relay.mailer("doctor", "--offline").stdout
-    assert "2 messages of another user, or with another mode: no run sends such mail" in doctor
+    assert "2 messages of another user, or with another mode: no run takes such mail" in doctor
     [todo] = re.findall(r"type, as root: (chown .*)", doctor)
     for each in (message, shut):
         told = relay.mailer("spool", "why", each).stdout

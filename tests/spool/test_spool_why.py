@@ -348,3 +348,20 @@ def test_mail_that_a_former_provider_may_have_is_not_said_to_be_tried_there_agai
     assert "no route leads there any more" in told
     assert f"Ask {at(former)} whether they have it." in told
     assert "tried again at the same hop, and may" not in told
+
+
+def test_mail_that_a_copy_by_hard_links_keeps_from_runs_is_told_of(relay: Relay, tmp_path: Path) -> None:
+    """Every command said to start a runner, and doctor was content."""
+    message = queue(relay.spool)
+    copy = tmp_path / "copy"
+    copy.hardlink_to(relay.spool / "new" / message)
+    assert relay.mailer_send("--once").returncode == 0
+    told = verdict(relay, message)
+    assert "a path outside of the spool names the same file" in told
+    assert "start one" not in told
+    found = relay.mailer("doctor", "--offline").stdout
+    assert "1 message with a name outside of the spool, too: no run takes such mail" in found
+    copy.unlink()
+    assert "outside" not in verdict(relay, message) + relay.mailer("doctor", "--offline").stdout
+    (relay.spool / "cur" / message).hardlink_to(relay.spool / "new" / message)
+    assert "outside" not in verdict(relay, message) + relay.mailer("doctor", "--offline").stdout

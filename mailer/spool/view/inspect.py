@@ -20,6 +20,7 @@ from mailer.spool.directory import SPOOL_WIDE, Spool
 from mailer.spool.entry import Corrupt, Entry, check_message, read_entry
 from mailer.spool.journal import Event
 from mailer.spool.layout import BUCKETED, Place, Spot
+from mailer.spool.names import other_names
 from mailer.spool.scan import QUEUE, batches, buckets, find, names
 from mailer.spool.syscalls import read_at
 
@@ -157,6 +158,16 @@ class Seen(msgspec.Struct, frozen=True):
         return self.spot.name
 
 
+def linked_outside(spool: Spool, view: View) -> str:
+    """Return why no run takes a message whose file has a name outside of the spool; empty: it has none."""
+    links = view.status.st_nlink
+    if links < 2 or len(other_names(spool, view.spot.path, view.status)) >= links - 1:
+        return ""
+    if os.fstat(view.fd).st_nlink != links:
+        return ""  # It was just moved on.
+    return f"it has {links} links: a path outside of the spool names the same file"
+
+
 def look(spool: Spool, spot: Spot) -> Seen | None:
     """Read the message at a spot; None if it was moved on.
 
@@ -174,7 +185,7 @@ def look(spool: Spool, spot: Spot) -> Seen | None:
                     view.check(entry)
             except Corrupt as corrupt:
                 return Seen(spot, None, str(corrupt), changed, in_hand)
-            reason = "it can be read now" if spot.place is Place.CORRUPT else ""
+            reason = "it can be read now" if spot.place is Place.CORRUPT else linked_outside(spool, view)
             return Seen(spot, entry, reason, changed, in_hand)
     except FileNotFoundError:
         return None

@@ -158,6 +158,11 @@ def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook)
     ):
         attempted = f"after {attempts}" if state.attempts else "not tried yet"
         return f"Waiting, {attempted}; sending is {sentences(outlook.obstacles)}"
+    if seen.reason and seen.spot.place in _LIVE and not seen.in_hand:
+        return (
+            f"No run takes it: {seen.reason}, as a copy by hard links (cp -al) leaves it. Type, in the "
+            f"spool's directory, `find / -xdev -samefile {seen.spot.path}`, and remove the name outside."
+        )
     if state.move:
         since = words.moment_of(state.move.at)
         return f"Not sent by any spool since {since}, because it is {state.held}."

@@ -14,13 +14,14 @@ from mailer.mail import clock
 from mailer.mail.finding import Finding, Grade
 from mailer.spool import drop
 from mailer.spool.directory import Spool
+from mailer.spool.entry import Corrupt
 from mailer.spool.ids import arrival
 from mailer.spool.layout import DROP, Place, bucket_time
 from mailer.spool.scan import buckets, names, spots
 from mailer.spool.state import last_run
 from mailer.spool.state.pause import describe, read_pause
 from mailer.spool.view.examine import ASK_OWNER, never_started
-from mailer.spool.view.inspect import View
+from mailer.spool.view.inspect import View, linked_outside
 from mailer.spool.view.moves import unfinished
 from mailer.spool.words import count, duration
 
@@ -143,23 +144,35 @@ def _in_hand(spool: Spool) -> int:
 
 
 def _not_ours(spool: Spool) -> Iterator[Finding]:
-    """Report messages that no run can open, as a restore by root leaves them."""
-    owner, found = os.fstat(spool.root).st_uid, []
+    """Report messages that no run takes, as a restore by root, or a copy by hard links, leaves them."""
+    owner = os.fstat(spool.root).st_uid
+    foreign: list[str] = []
+    linked: list[str] = []
     for place in (Place.NEW, Place.RETRY, Place.HOLD, Place.FAILED):
         for spot in islice(spots(spool, (place,)), _FIRST):
             try:
                 status = os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False)
-            except FileNotFoundError:
+                if status.st_uid != owner or status.st_mode & _USABLE != _USABLE:
+                    foreign.append(spot.path)
+                elif status.st_nlink > 1:
+                    with View.open(spool, spot) as view:
+                        linked += [spot.path] * bool(linked_outside(spool, view))
+            except (FileNotFoundError, Corrupt):
                 continue
-            if status.st_uid != owner or status.st_mode & _USABLE != _USABLE:
-                found.append(spot.path)
-    if found:
+    if foreign:
         words = (
-            f"{count(len(found), 'message')} of another user, or with another mode: no run sends such mail"
+            f"{count(len(foreign), 'message')} of another user, or with another mode: no run takes such mail"
         )
         path = quote(str(spool.path))
         todo = f"type, as root: chown -R --reference={path} {path}; chmod -R u+rwX {path}"
-        yield Finding(str(spool.path / found[0]), "owner", Grade.PROBLEM, words, todo)
+        yield Finding(str(spool.path / foreign[0]), "owner", Grade.PROBLEM, words, todo)
+    if linked:
+        words = (
+            f"{count(len(linked), 'message')} with a name outside of the spool, too: no run takes such mail"
+        )
+        first = str(spool.path / linked[0])
+        todo = f"remove the copy by hard links (cp -al); to find it: find / -xdev -samefile {quote(first)}"
+        yield Finding(first, "links", Grade.PROBLEM, words, todo)
 
 
 _USABLE = stat.S_IRUSR | stat.S_IWUSR
