@@ -4,7 +4,6 @@ The source starts the target, as it would by ssh. Here that is a shell that only
 the lab has in hand works on the shell's pipes: so each of the two can be watched without the other.
 """
 
-import errno
 import json
 import os
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from spools.walk import walk
-from testbed.forked import Program
+from testbed.forked import Program, open_gate
 from testbed.waiting import until
 
 from call_faults.scene import Scene, queued
@@ -122,7 +121,7 @@ def _have_received(world: World, source: Program, door: Path, side: Side) -> Non
     else:
         target = world.program(*argv, gate=True, **ends)
         target.await_gate()
-    until(lambda: _opened(door) or not Path(f"/proc/{shell}").exists(), "the shell to end")
+    until(lambda: open_gate(door) or not Path(f"/proc/{shell}").exists(), "the shell to end")
     if side is not Side.TARGET:
         target.begin()
         world.end(target)
@@ -140,14 +139,3 @@ def _shell(pid: int) -> int:
                 if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"sh\0"):
                     return int(child)
     return 0
-
-
-def _opened(door: Path) -> bool:
-    """Let the shell pass; whether it was there."""
-    try:
-        os.close(os.open(door, os.O_WRONLY | os.O_NONBLOCK))
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        return False
-    return True

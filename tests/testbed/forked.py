@@ -4,6 +4,7 @@ A program is its own process, with its own standard streams and environment; it 
 opened, so that strace sees it from its first step.
 """
 
+import errno
 import multiprocessing
 import os
 import resource
@@ -107,9 +108,10 @@ class Program:
         until(_ready(self.spec.gate).exists, "a program to stand at its gate")
 
     def begin(self) -> None:
-        """Open the gate."""
+        """Open the gate; a fault may have ended the program there."""
         assert self.spec.gate
-        os.close(os.open(self.spec.gate, os.O_WRONLY))
+        gate = self.spec.gate
+        until(lambda: open_gate(gate) or not self.running, "a program to pass its gate")
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; nothing happens if it has already ended."""
@@ -146,6 +148,17 @@ class Program:
     @property
     def said(self) -> str:
         return self.spec.output.read_text(errors="replace") if self.spec.output.exists() else ""
+
+
+def open_gate(gate: Path) -> bool:
+    """Open a FIFO at which a program waits to go on; return whether one waited there."""
+    try:
+        os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return False
+    return True
 
 
 def _ready(gate: Path) -> Path:
