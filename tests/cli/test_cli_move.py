@@ -133,7 +133,7 @@ def test_it_does_not_move_into_its_own_spool_by_ssh(relay: Relay, queue: Queue) 
     """The host is this one, or a container that has the same volume: both sides wait for the locks of one."""
     stays = queue.new()
     done = relay.mailer("spool", "move", "--all", "--via", ssh(relay))
-    assert (done.returncode, "another move is at work" in done.stderr) == (75, True), done.stderr
+    assert (done.returncode, "another move is under way" in done.stderr) == (75, True), done.stderr
     assert owned(relay.spool)[stays].kinds == ["accepted"]
 
 
@@ -143,7 +143,7 @@ def test_two_moves_do_not_meet_in_one_spool(relay: Relay, queue: Queue, other: R
     Queue(other.spool).new()
     with Spool.open(relay.spool if busy == "source" else other.spool) as spool, alone(spool):
         done = relay.mailer("spool", "move", "--all", "--via", ssh(other))
-    assert (done.returncode, "another move is at work" in done.stderr) == (
+    assert (done.returncode, "another move is under way" in done.stderr) == (
         75 if busy == "source" else 69, True
     ), done.stderr  # fmt: skip
     assert owned(relay.spool)[stays].kinds == ["accepted"]
