@@ -119,7 +119,7 @@ def test_another_program_at_our_ports_is_a_problem(relay: Relay, free_port: int)
     assert found["ports", "smtp"]["found"] == "another program answers: 220 hostile.example ESMTP"
 
 
-def test_the_monitor_is_asked_for_its_opinion(relay: Relay, free_port: int) -> None:
+def test_the_monitors_health_is_reported(relay: Relay, free_port: int) -> None:
     Queue(relay.spool)
     relay.configure({"enableHealthCheck": True, "healthCheckPort": free_port})
     assert "mailer monitor" in doctor(relay, "--offline")["ports", "health"]["todo"]
@@ -248,7 +248,7 @@ def test_doctor_says_which_program_is_sendmail(
     assert (found.grade, words in found.found) == (grade, True)
 
 
-def test_root_looks_with_the_eyes_of_the_spools_owner() -> None:
+def test_root_checks_files_as_the_spools_owner() -> None:
     """What root can read says nothing about what the programs can."""
     with TemporaryDirectory(prefix="mailer-test-") as name:
         path = Path(name)
@@ -338,7 +338,7 @@ def test_a_provider_is_tried_up_to_the_login_and_no_mail_begins(relay: Relay, au
         ({"banner": "554 5.3.2 go away"}, {}, "connect", "go away"),
     ],
 )
-def test_what_is_wrong_with_a_provider_is_told_at_its_step(
+def test_a_providers_trouble_is_reported_at_the_step_where_it_occurs(
     relay: Relay, authority, script, certificate, step, words
 ) -> None:
     with Server(script, tls=serving(authority, **certificate), auth="PLAIN") as server:
@@ -371,7 +371,7 @@ def test_a_provider_without_tls_or_without_verification_is_a_warning(
 
 
 @pytest.mark.parametrize("implicit", [True, False])
-def test_what_doctor_says_of_a_bridges_own_certificate_mends_it(relay: Relay, authority, implicit) -> None:
+def test_the_advice_about_a_bridges_own_certificate_works(relay: Relay, authority, implicit) -> None:
     with Server(tls=serving(authority, "127.0.0.1"), implicit_tls=implicit, auth="PLAIN") as server:
         through(relay, server.port, "127.0.0.1", ssl=implicit)
         found = provider_found(relay, code=1)["tls"]
@@ -387,7 +387,9 @@ def test_what_doctor_says_of_a_bridges_own_certificate_mends_it(relay: Relay, au
 
 
 @pytest.mark.parametrize(("hostname", "grade"), [("relay.example.com", "ok"), ("vm.local", "warning")])
-def test_a_provider_hears_our_name_too(relay: Relay, free_port: int, hostname: str, grade: str) -> None:
+def test_the_ehlo_name_is_checked_for_providers(
+    relay: Relay, free_port: int, hostname: str, grade: str
+) -> None:
     through(relay, free_port)
     relay.configure({"hostname": hostname})
     assert doctor(relay)["our name", "hostname"]["grade"] == grade
@@ -410,13 +412,13 @@ def test_mail_without_a_domain_has_its_own_finding(relay: Relay, dkim, more, gra
     assert (found.grade, words in found.found, bool(found.todo)) == (grade, True, grade != "ok")
 
 
-def test_doctor_tells_of_mail_without_a_domain(relay: Relay, free_port: int) -> None:
+def test_doctor_reports_mail_without_a_domain(relay: Relay, free_port: int) -> None:
     through(relay, free_port)
     relay.configure({"dkim": {"enabled": True, "keys": [{"domain": DOMAIN}]}})
     assert "dkim.onMissingKey" in doctor(relay)["signing", "dkim"]["todo"]
 
 
-def test_a_provider_that_runners_leave_alone_is_told_of(relay: Relay, free_port: int) -> None:
+def test_a_paused_provider_is_reported(relay: Relay, free_port: int) -> None:
     with Server({"auth": "535 5.7.8 no such login"}, auth="PLAIN") as server:
         through(relay, server.port)
         queue(relay.spool)
@@ -429,7 +431,7 @@ def test_a_provider_that_runners_leave_alone_is_told_of(relay: Relay, free_port:
     assert "`mailer providers reset p`" in found["breaker"]["todo"]
 
 
-def test_providers_with_one_name_are_told_of_one_by_one(relay: Relay, free_port: int) -> None:
+def test_providers_with_equal_names_are_reported_separately(relay: Relay, free_port: int) -> None:
     with Server() as server:
         relay.configure(forward_to(server, free_port, dns=NO_DNS))
         done = relay.mailer("doctor", "--json")
@@ -438,21 +440,21 @@ def test_providers_with_one_name_are_told_of_one_by_one(relay: Relay, free_port:
     assert found == ["ok", "problem"]
 
 
-def test_a_provider_that_is_not_there_is_a_problem(relay: Relay, free_port: int) -> None:
+def test_an_unreachable_provider_is_a_problem(relay: Relay, free_port: int) -> None:
     through(relay, free_port)
     assert provider_found(relay, code=1)["connect"]["found"] == "Connection refused"
     through(relay, free_port, host="nowhere.invalid")
     assert provider_found(relay, code=1)["dns"]["grade"] == "problem"
 
 
-def test_offline_asks_nobody(relay: Relay) -> None:
+def test_offline_makes_no_request(relay: Relay) -> None:
     with Server(auth="PLAIN") as server:
         through(relay, server.port)
         doctor(relay, "--offline", code=0)
     assert server.sessions == []
 
 
-def test_a_real_postfix_takes_the_login_or_says_no(relay: Relay, tmp_path: Path, monkeypatch) -> None:
+def test_a_real_postfix_accepts_the_login_or_refuses_it(relay: Relay, tmp_path: Path, monkeypatch) -> None:
     for name, value in trust_provider(tmp_path).items():
         monkeypatch.setenv(name, value)
     with secure_postfix(relay, tmp_path):
@@ -553,14 +555,14 @@ def test_direct_delivery_in_order_has_nothing_to_do(direct: Relay, server: NameS
     ],
 )
 @pytest.mark.usefixtures("direct")
-def test_what_is_wrong_in_dns_is_told(request, record, texts, where, grade, words) -> None:
+def test_mistakes_in_dns_are_reported(request, record, texts, where, grade, words) -> None:
     relay, server = request.getfixturevalue("direct"), request.getfixturevalue("server")
     server.zone[record] = texts
     line = examined(relay, server, code=1 if grade == "problem" else 0)[where]
     assert (line["grade"], words in line["found"]) == (grade, True), line
 
 
-def test_a_name_that_is_only_ours_and_another_ptr_are_told(direct: Relay, server: NameServer) -> None:
+def test_a_name_that_is_only_ours_and_another_ptr_are_reported(direct: Relay, server: NameServer) -> None:
     direct.configure({"hostname": "relay"})
     found = examined(direct, server, code=1)
     assert found["direct delivery", "hostname"]["grade"] == "problem"
@@ -610,7 +612,7 @@ def test_users_and_keys_name_the_domains_that_send(direct: Relay, server: NameSe
 
 
 @pytest.mark.parametrize("option", [("--domain", "a b"), ("--egress", "here"), ("--resolver", "a.invalid")])
-def test_a_value_that_makes_no_sense_is_2(direct: Relay, option: tuple[str, str]) -> None:
+def test_an_invalid_option_value_is_a_usage_error(direct: Relay, option: tuple[str, str]) -> None:
     assert direct.mailer("doctor", *option).returncode == 2
 
 
@@ -652,7 +654,7 @@ def test_on_a_terminal_it_says_what_it_waits_for(relay: Relay) -> None:
             assert "clock" in terminal.screen()
 
 
-def test_nobody_need_read_to_the_end(relay: Relay) -> None:
+def test_a_reader_may_close_the_pipe_before_the_end(relay: Relay) -> None:
     """Its probe's files are removed, and sessions ended, although the reader has gone."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -663,7 +665,7 @@ def test_nobody_need_read_to_the_end(relay: Relay) -> None:
     assert list(relay.directory.iterdir()) == [relay.config]
 
 
-def test_what_is_wrong_stands_first_and_what_is_well_in_one_line(direct: Relay, server: NameServer) -> None:
+def test_problems_come_first_and_all_that_is_ok_is_one_line(direct: Relay, server: NameServer) -> None:
     del server.zone["25.2.0.192.in-addr.arpa", "PTR"]
     done = direct.mailer("doctor", "--resolver", str(server), "--egress", EGRESS)
     lines = done.stdout.splitlines()

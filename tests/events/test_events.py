@@ -123,7 +123,7 @@ def test_each_recipient_is_an_event_signed_and_in_order(spool_path: Path) -> Non
         assert told.progress.taken == told.now
 
 
-def test_what_the_operator_does_not_choose_is_not_told(spool_path: Path) -> None:
+def test_kinds_and_fields_that_are_not_configured_are_not_delivered(spool_path: Path) -> None:
     with hook() as made:
         chosen = by_hook(made, events=(EventKind.BOUNCED,), fields=(EventField.DSN,))
         told = Told(spool_path, chosen)
@@ -135,7 +135,7 @@ def test_what_the_operator_does_not_choose_is_not_told(spool_path: Path) -> None
         assert b"x.example" not in made.requests[0][1]
 
 
-def test_an_outcome_told_again_by_recovery_has_the_same_id_and_others_have_their_own() -> None:
+def test_an_outcome_repeated_by_recovery_has_the_same_event_id_and_others_have_their_own() -> None:
     def ids(**fields: Any) -> list[str]:
         usual: dict[str, Any] = {"at": "2026", "event": "sent", "id": "A", "to": ("a@x", "b@x"), "attempt": 1}
         return [event.id for event in events_of(Line(**usual | fields), ())]
@@ -217,7 +217,7 @@ def test_each_status_has_its_meaning(spool_path: Path, status: int, verdict: Ver
         assert "T0KEN" not in answer.why
 
 
-def test_a_receiver_that_hangs_is_left_after_its_time(
+def test_a_receiver_that_hangs_is_given_up_after_its_time_limit(
     spool_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(receiver, "WEBHOOK_TIMEOUT", 0.3)
@@ -244,7 +244,7 @@ def test_a_batch_that_is_too_large_is_halved_until_it_is_taken(spool_path: Path)
         assert sizes[:5] == [100, 50, 25, 25, 12]
 
 
-def test_a_line_told_in_part_goes_on_where_it_stopped(spool_path: Path) -> None:
+def test_a_line_delivered_in_part_continues_after_its_last_delivered_recipient(spool_path: Path) -> None:
     with hook() as made:
         told = Told(spool_path, by_hook(made))
         told.write("sent", *(f"{number}@x.example" for number in range(250)))
@@ -312,7 +312,7 @@ def test_a_cursor_is_never_ahead_of_what_is_durable_in_the_ledger(
         assert order == ["20261122.jsonl", "cursor"]
 
 
-def test_days_that_go_before_they_were_told_are_told_as_a_gap(spool_path: Path) -> None:
+def test_days_removed_before_delivery_are_reported_as_a_gap(spool_path: Path) -> None:
     with hook() as made:
         told = Told(spool_path, by_hook(made))
         told.write("sent", "1@x.example")
@@ -338,7 +338,7 @@ def test_days_that_go_before_they_were_told_are_told_as_a_gap(spool_path: Path) 
         assert names(made.taken)[3:] == ["sent 3@x.example"]
 
 
-def test_days_that_were_told_go_without_a_word(spool_path: Path) -> None:
+def test_days_removed_after_delivery_are_not_reported(spool_path: Path) -> None:
     with hook() as made:
         told = Told(spool_path, by_hook(made))
         told.write("sent", "1@x.example")
@@ -352,7 +352,7 @@ def test_days_that_were_told_go_without_a_word(spool_path: Path) -> None:
         assert names(made.taken) == ["sent 1@x.example", "sent 2@x.example"]
 
 
-def test_days_that_nobody_looked_at_may_be_a_gap(spool_path: Path) -> None:
+def test_days_that_were_never_read_may_be_a_gap(spool_path: Path) -> None:
     """Told nothing for longer than the ledger is kept, as where onEvent was switched off for a while."""
     with hook() as made:
         told = Told(spool_path, by_hook(made))
@@ -362,7 +362,7 @@ def test_days_that_nobody_looked_at_may_be_a_gap(spool_path: Path) -> None:
         assert names(made.taken) == ["gap ", "sent 2@x.example"]
 
 
-def test_what_happened_before_is_not_told_unless_it_is_asked_for(spool_path: Path) -> None:
+def test_earlier_events_are_not_delivered_unless_they_are_replayed(spool_path: Path) -> None:
     with hook() as made:
         told = Told(spool_path, by_hook(made))
         for _ in range(3):
@@ -381,9 +381,7 @@ def test_what_happened_before_is_not_told_unless_it_is_asked_for(spool_path: Pat
 
 
 @pytest.mark.parametrize("damage", [b"{", b"", b"\0" * 40, b"[]", b'{"cursor": {}, "looked": 1}'])
-def test_a_cursor_that_cannot_be_decoded_has_the_ledger_told_again_and_never_less(
-    spool_path: Path, damage: bytes
-) -> None:
+def test_an_undecodable_cursor_has_the_whole_ledger_delivered_again(spool_path: Path, damage: bytes) -> None:
     """The receiver knows the ids; an event that nobody is told of is lost."""
     with hook() as made:
         told = Told(spool_path, by_hook(made))
@@ -409,7 +407,7 @@ def test_a_cursor_that_cannot_be_decoded_has_the_ledger_told_again_and_never_les
         )
 
 
-def test_a_cursor_that_is_damaged_while_a_runner_tells_is_no_other_case(spool_path: Path) -> None:
+def test_a_cursor_damaged_while_a_runner_delivers_is_treated_the_same(spool_path: Path) -> None:
     with hook() as made:
         told = Told(spool_path, by_hook(made))
         told.write("sent", "a@x.example")
@@ -445,7 +443,7 @@ def test_a_cursor_that_cannot_be_read_is_an_error_until_it_can_be(spool_path: Pa
         assert names(made.taken) == ["sent a@x.example", "sent b@x.example"]
 
 
-def test_what_is_to_be_told_again_is_told_by_one_that_had_nothing_to_do(spool_path: Path) -> None:
+def test_replayed_events_are_delivered_by_a_deliverer_that_was_idle(spool_path: Path) -> None:
     with hook() as made:
         told = Told(spool_path, by_hook(made))
         told.write("sent", "a@x.example")
@@ -457,7 +455,7 @@ def test_what_is_to_be_told_again_is_told_by_one_that_had_nothing_to_do(spool_pa
         assert names(made.taken) == ["sent a@x.example"] * 2
 
 
-def test_what_the_ledger_could_not_take_is_told_as_a_gap_in_its_place(spool_path: Path) -> None:
+def test_lines_that_could_not_be_written_are_reported_as_a_gap_in_their_place(spool_path: Path) -> None:
     with hook() as made:
         told = Told(spool_path, by_hook(made, events=(EventKind.SENT,)))
         told.write("sent", "1@x.example")
@@ -484,7 +482,7 @@ def test_what_the_ledger_could_not_take_is_told_as_a_gap_in_its_place(spool_path
         assert "are lost until the ledger can be written again" in said
 
 
-def test_batches_of_any_size_make_the_same_story(spool_path: Path) -> None:
+def test_batches_of_any_size_deliver_the_same_events(spool_path: Path) -> None:
     """From every cursor on the way the rest follows, nothing left out."""
     told = Told(spool_path, OnEvent())
     rng = random.Random(5)
@@ -546,7 +544,9 @@ def test_a_command_gets_lines_and_its_exit_code_counts(spool_path: Path, tmp_pat
         (OnEvent(command=("/nonexistent",)), "cannot be started: No such file"),
     ],
 )
-def test_what_cannot_be_told_says_why_and_waits(spool_path: Path, on_event: OnEvent, words: str) -> None:
+def test_events_that_cannot_be_delivered_wait_and_the_reason_is_shown(
+    spool_path: Path, on_event: OnEvent, words: str
+) -> None:
     told = Told(spool_path, on_event)
     told.write("sent", "a@x.example")
     assert not told.round()
@@ -573,7 +573,7 @@ def test_a_webhook_in_clear_or_without_a_secret_is_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.security_case(125)
-def test_runs_by_cron_alone_tell_everything_and_every_command_says_how_it_goes(relay: Relay) -> None:
+def test_runs_by_cron_alone_deliver_everything_and_each_command_shows_the_state(relay: Relay) -> None:
     """The receiver is down, then answers 500, then is well; nothing but `mailer-send --once` is started."""
     with hook() as made, Server({"rcpt": "550 5.1.1 no such user"}) as provider:
         relay.configure(forward_to(provider) | made.settings())
@@ -617,7 +617,7 @@ def test_runs_by_cron_alone_tell_everything_and_every_command_says_how_it_goes(r
         made.check_signatures()
 
 
-def test_a_deliverer_killed_at_random_tells_everything_in_order(relay: Relay) -> None:
+def test_a_deliverer_killed_at_random_delivers_everything_in_order(relay: Relay) -> None:
     """While mail goes out, `--watch` is killed again and again, and the receiver fails now and then."""
     rng = random.Random(11)
     with hook() as made, Server() as provider:
@@ -664,7 +664,7 @@ def check_order(spool: Path, made: Hook) -> None:
     assert [places[name] for name in first] == sorted(places[name] for name in first)
 
 
-def test_a_run_that_is_stopped_or_short_of_time_leaves_a_receiver_that_hangs(relay: Relay) -> None:
+def test_a_run_that_is_stopped_or_out_of_time_abandons_a_receiver_that_hangs(relay: Relay) -> None:
     with hook() as made:
         relay.configure(made.settings())
         relay.mailer_send("--once")
@@ -683,7 +683,7 @@ def rest(told: Told, seconds: float) -> None:
     asyncio.run(event_delivery.deliver_backlog(told.deliverer, log, asyncio.Event(), seconds))
 
 
-def test_a_receiver_that_outlasts_a_run_has_failed_and_is_left_for_longer_each_time(
+def test_a_receiver_slower_than_a_run_counts_as_failed_and_is_paused_longer_each_time(
     spool_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert receiver.COMMAND_TIMEOUT < event_delivery.AFTER_A_RUN
@@ -699,7 +699,7 @@ def test_a_receiver_that_outlasts_a_run_has_failed_and_is_left_for_longer_each_t
         told.now += seconds
 
 
-def test_a_run_that_mail_has_taken_all_the_time_of_tells_a_little(
+def test_a_run_whose_time_went_into_mail_still_delivers_some_events(
     spool_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_delivery, "_LEAST", 60.0)

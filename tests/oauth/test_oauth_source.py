@@ -197,7 +197,7 @@ def test_another_refresh_token_in_the_configuration_counts_more_than_the_one_tha
 # Kept.
 
 
-def test_it_is_asked_for_once_and_kept_where_nobody_else_reads_it(bench: Bench) -> None:
+def test_a_token_is_requested_once_and_stored_for_its_owner_alone(bench: Bench) -> None:
     first = token(bench.source())
     assert token(bench.source()) == first
     assert bench.server.asked() == 1
@@ -211,7 +211,7 @@ def test_it_is_asked_for_once_and_kept_where_nobody_else_reads_it(bench: Bench) 
     ("lasts", "age", "renewed"),
     [(3600, 2990, False), (3600, 3010, True), (3600, 3700, True), (100, 45, False), (100, 55, True)],
 )
-def test_it_is_renewed_before_it_ends(bench: Bench, lasts: float, age: float, *, renewed: bool) -> None:
+def test_a_token_is_renewed_before_it_ends(bench: Bench, lasts: float, age: float, *, renewed: bool) -> None:
     bench.server.lasts = lasts
     first = token(bench.source())
     bench.ahead = age
@@ -233,7 +233,7 @@ def test_a_clock_that_was_set_back_makes_no_token_eternal(bench: Bench) -> None:
     assert token(bench.source()) != first
 
 
-def test_a_server_that_is_down_takes_nothing_away_that_still_works(bench: Bench) -> None:
+def test_a_token_server_that_is_down_does_not_invalidate_a_valid_token(bench: Bench) -> None:
     first = token(bench.source())
     bench.server.script = [(503, {})]
     bench.ahead = 3300
@@ -270,14 +270,14 @@ def test_a_refused_token_is_not_used_when_there_is_no_other(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 50, b"[]", b'{"ends": "x"}', b"{" * 9999, b'{"ends": -1}'])
-def test_a_damaged_file_is_as_good_as_none(bench: Bench, damage: bytes) -> None:
+def test_a_damaged_token_file_counts_as_missing(bench: Bench, damage: bytes) -> None:
     token(bench.source())
     [file] = (bench.directory / "spool" / "state").glob("token-*.json")
     file.write_bytes(damage)
     assert token(bench.source()) in bench.server.access
 
 
-def test_a_login_in_a_damaged_file_is_kept_for_whoever_can_read_it(bench: Bench) -> None:
+def test_a_damaged_token_file_is_kept_because_its_refresh_token_may_be_legible(bench: Bench) -> None:
     """A refresh token may be legible in it, and is the only way back."""
     keys = {"grant": "deviceCode", "deviceUrl": bench.server.device_url}
     asyncio.run(bench.source(**keys).keep(Granted("a", 3600.0, "the-only-way-back")))
@@ -323,7 +323,7 @@ def unreadable(file: Path) -> Iterator[None]:
         os.chown(file, 65534, 65534)
 
 
-def test_a_file_that_cannot_be_read_is_not_written_over(bench: Bench) -> None:
+def test_a_token_file_that_cannot_be_read_is_not_overwritten(bench: Bench) -> None:
     first, keys = rotating(bench)
     made = token(first)
     [file] = (bench.directory / "spool" / "state").glob("token-*.json")
@@ -350,7 +350,7 @@ def test_a_file_that_cannot_be_read_is_not_written_over(bench: Bench) -> None:
     assert file.with_name(f"{file.name}.damaged").read_bytes() == kept
 
 
-def test_what_could_not_be_kept_is_kept_later_and_nobody_is_asked_on_a_full_disk(
+def test_tokens_are_stored_later_and_none_is_requested_on_a_full_disk(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = Spool.free_space
@@ -494,7 +494,7 @@ def test_a_mistake_in_the_configuration_that_is_undone_costs_no_login(bench: Ben
     assert token(bench.source(**keys)) in bench.server.access
 
 
-def test_a_failure_that_only_people_can_mend_is_one_for_all_programs(bench: Bench) -> None:
+def test_a_failure_that_only_a_person_can_fix_is_remembered_for_all_programs(bench: Bench) -> None:
     bench.server.script = [(401, {"error": "invalid_client"})]
     for _ in range(2):
         with pytest.raises(TokenTrouble, match="invalid_client") as caught:
@@ -529,7 +529,7 @@ def test_what_a_netrc_has_for_the_server_is_not_sent(bench: Bench, monkeypatch: 
     assert "Authorization" not in bench.server.headers[-1]
 
 
-def test_a_program_that_stands_still_while_it_asks_stops_nobody_who_has_a_token(bench: Bench) -> None:
+def test_a_program_stopped_during_a_request_does_not_block_programs_that_have_a_token(bench: Bench) -> None:
     first = token(bench.source())
     bench.ahead = 3300
     with token_store.locked(bench.spool, bench.auth(**USUAL).record(ACCOUNT)) as mine:
@@ -594,7 +594,7 @@ def test_what_a_server_answers_names_its_cause(bench: Bench, answer: Any, cause:
 
 
 @pytest.mark.parametrize("encoded", [str, quote_plus, lambda text: quote_plus(quote_plus(text)), json.dumps])
-def test_a_server_that_quotes_what_was_posted_makes_no_secret_known(
+def test_a_server_that_quotes_the_request_reveals_no_secret(
     bench: Bench, encoded: Callable[[str], str]
 ) -> None:
     """Google's refresh tokens begin with `1//`, and secrets in base64 have `+`, `/` and `=`."""
@@ -642,7 +642,7 @@ def test_a_server_that_is_not_reached_not_found_or_not_trusted_is_named(
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_server_that_says_nothing_is_waited_for_no_longer_than_that(
+def test_a_silent_server_is_given_up_after_the_time_limit(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mailer.oauth import post  # noqa: PLC0415 - what a run imports late
@@ -668,7 +668,7 @@ def test_a_server_that_says_nothing_is_waited_for_no_longer_than_that(
         ({"grant": "deviceCode", "deviceUrl": "https://x.example/"}, "no login is stored"),
     ],
 )
-def test_what_is_missing_here_is_named_without_asking(bench: Bench, keys: dict[str, Any], words: str) -> None:
+def test_missing_settings_are_named_without_a_request(bench: Bench, keys: dict[str, Any], words: str) -> None:
     assert words in trouble(bench.source(**keys))
     assert bench.server.forms == []
 
@@ -694,7 +694,7 @@ def askers(bench: Bench, auth: OAuth2, *arguments: str) -> subprocess.Popen[str]
     )
 
 
-def test_64_programs_ask_once(bench: Bench) -> None:
+def test_64_programs_make_one_request(bench: Bench) -> None:
     auth = bench.auth(grant="clientCredentials", clientSecret=SECRET)
     with askers(bench, auth, "64") as process:
         out, _ = process.communicate(timeout=300)

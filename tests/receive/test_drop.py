@@ -120,7 +120,7 @@ def test_a_drop_is_submitted_as_its_user_and_removed(spool: Spool) -> None:
     assert stored.name in told
 
 
-def test_an_envelope_that_would_not_be_read_is_not_left(spool: Spool) -> None:
+def test_an_envelope_that_the_receiver_could_not_read_is_not_written(spool: Spool) -> None:
     many = [f"RCPT TO:<{number:0200}@example.net>" for number in range(5000)]
     with pytest.raises(Failure, match="5000 recipients are too many") as failed:
         hand_over(str(spool.path / DROP), [MAIL, *many], TEXT)
@@ -139,7 +139,7 @@ def dying(spool: Spool, act: Callable[[], object]) -> Iterator[list[str]]:
         die_at += 1
 
 
-def test_whenever_the_hand_over_dies_the_message_is_whole_or_not_there(spool: Spool) -> None:
+def test_a_sendmail_that_dies_at_any_step_leaves_a_whole_drop_or_none(spool: Spool) -> None:
     receiver, seen = Receiver(spool), set()
     for calls in dying(spool, lambda: leave(spool)):
         whole = [name for name in names(spool) if not name.startswith(".")]
@@ -158,7 +158,7 @@ def test_whenever_the_hand_over_dies_the_message_is_whole_or_not_there(spool: Sp
 @pytest.mark.parametrize(
     ("delivered_before", "torn", "keyed"), [(False, True, False), (True, False, False), (True, False, True)]
 )
-def test_whenever_the_taker_dies_the_mail_is_queued_once(
+def test_a_receiver_that_dies_at_any_step_of_the_pickup_queues_the_mail_once(
     spool_path: Path, *, delivered_before: bool, torn: bool, keyed: bool
 ) -> None:
     """Also when a runner has delivered it, and it has left the spool, before the next one takes it in.
@@ -222,7 +222,7 @@ def odd(spool: Spool, name: str, kind: str) -> None:
 @as_root
 @pytest.mark.security_case(132)
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "hard link", "moved"])
-def test_what_was_not_made_here_is_not_read(spool: Spool, kind: str) -> None:
+def test_files_that_were_not_made_in_the_drop_directory_are_not_read(spool: Spool, kind: str) -> None:
     """Not even a drop that is linked or moved here from elsewhere, with somebody else's name on it."""
     name = new_id(time.time())
     odd(spool, name, kind)
@@ -253,7 +253,7 @@ DAMAGED = [
 
 @pytest.mark.security_case(133)
 @pytest.mark.parametrize("content", DAMAGED)
-def test_a_damaged_drop_is_put_by_and_nothing_of_it_is_queued(spool: Spool, content: bytes) -> None:
+def test_a_damaged_drop_is_set_aside_and_nothing_of_it_is_queued(spool: Spool, content: bytes) -> None:
     receiver, name = Receiver(spool), leave(spool)
     (spool.path / DROP / name).write_bytes(content)
     receiver.take_in()
@@ -271,7 +271,7 @@ def test_a_damaged_drop_is_put_by_and_nothing_of_it_is_queued(spool: Spool, cont
         ([f"MAIL FROM:<{USER}> SIZE=999999999999", TO], "552 5.3.4"),
     ],
 )
-def test_what_is_refused_for_good_is_put_by_and_nothing_of_it_is_queued(
+def test_a_permanently_refused_drop_is_set_aside_and_nothing_of_it_is_queued(
     spool: Spool, commands: list[str], words: str
 ) -> None:
     """All of it, although other recipients would be right: so `mailer-sendmail` has it."""
@@ -420,7 +420,7 @@ def test_a_sender_that_stays_refuses_no_more_of_a_user_who_removes_the_refused(r
 
 
 @pytest.mark.security_case(134)
-def test_a_look_takes_in_what_it_has_found_and_not_what_comes_meanwhile(spool: Spool) -> None:
+def test_a_scan_takes_in_the_drops_it_found_and_not_those_that_arrive_meanwhile(spool: Spool) -> None:
     receiver = Receiver(spool)
     receiver.on_line = lambda line: leave(spool) if "submitted a drop" in line else None
     leave(spool)
@@ -450,7 +450,7 @@ def test_a_run_that_is_to_end_takes_no_other_drop_in(relay: Relay, begun: int) -
 
 @pytest.mark.security_case(134)
 @pytest.mark.parametrize("what", ["many recipients", "large", "name"])
-def test_a_drop_that_never_gets_better_keeps_no_later_one_back(spool: Spool, what: str) -> None:
+def test_a_drop_that_always_fails_does_not_hold_back_later_ones(spool: Spool, what: str) -> None:
     receiver, to, text = Receiver(spool, limits={"max_recipients": 3, "max_message_size": 5000}), [TO], TEXT
     match what:
         case "many recipients":
@@ -486,7 +486,7 @@ def test_some_drops_that_have_to_wait_are_passed_over(spool: Spool, waiting: int
 
 @as_root
 @pytest.mark.security_case(135)
-def test_a_user_that_nobody_has_mapped_is_told_of_by_number(spool: Spool) -> None:
+def test_an_unmapped_user_is_named_by_number(spool: Spool) -> None:
     receiver, name = Receiver(spool), leave(spool, uid=4713)
     receiver.take_in()
     assert (queued(spool), names(spool)) == ([], [f"{name}.refused"])
@@ -496,7 +496,9 @@ def test_a_user_that_nobody_has_mapped_is_told_of_by_number(spool: Spool) -> Non
 
 
 @pytest.mark.security_case(133)
-def test_a_drop_that_is_cut_while_it_is_read_is_put_by(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drop_that_is_cut_while_it_is_read_is_set_aside(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = TEXT + b"x" * 70 + b"\r\n" * 50_000
     receiver, name = Receiver(spool), leave(spool, text)
     real = drop_file.Drop.read
@@ -523,7 +525,7 @@ def test_only_one_program_takes_a_drop_in(spool: Spool) -> None:
     assert len(queued(spool)) == 1
 
 
-def test_what_lies_there_is_counted_and_told(spool: Spool) -> None:
+def test_the_entries_of_the_drop_directory_are_counted_and_described(spool: Spool) -> None:
     assert drop.summary(spool).describe(0.0) == ""
     leave(spool)
     leave(spool, name=new_id(0) + ".refused")
@@ -559,13 +561,13 @@ def test_a_users_own_filesystem_among_the_drops_keeps_nothing_back(relay: Relay)
     assert list((relay.spool / "new").iterdir()) == []
 
 
-def test_a_drop_directory_that_cannot_be_read_is_told_of(spool: Spool) -> None:
+def test_a_drop_directory_that_cannot_be_read_is_reported(spool: Spool) -> None:
     (spool.path / DROP).rmdir()
     (spool.path / DROP).symlink_to("/tmp")
     assert drop.summary(spool).describe(0.0).startswith("it cannot be read (Not a directory)")
 
 
-def test_only_what_can_be_taken_in_waits(spool: Spool) -> None:
+def test_only_drops_that_can_be_taken_in_count_as_waiting(spool: Spool) -> None:
     for name in ("notes", ".x"):
         (spool.path / DROP / name).touch()
     (spool.path / DROP / new_id(0)).mkdir()
@@ -613,7 +615,7 @@ def test_others_pass_to_the_drop_directory_while_it_is_open_and_see_nothing_else
         assert len(names(spool)) == 1
 
 
-def test_where_nobody_may_leave_mail_nothing_is_made(spool_path: Path) -> None:
+def test_the_drop_directory_is_not_made_where_no_user_may_use_it(spool_path: Path) -> None:
     with Spool.open(spool_path, create=True) as spool:
         drop.prepare(spool, wanted=False)
         assert not (spool_path / DROP).exists()

@@ -37,7 +37,7 @@ def one(server: Server) -> Notification:
     return notification
 
 
-def test_unless_told_otherwise_the_sender_is_told_in_words_and_for_programs(relay: Relay) -> None:
+def test_by_default_the_sender_is_notified_in_words_and_in_machine_readable_form(relay: Relay) -> None:
     with Server({"rcpt": per_address({BOB: NEVER})}) as server:
         sending(relay, server)
         settings = json.loads(relay.config.read_text())
@@ -94,7 +94,7 @@ def test_what_an_application_asks_for_by_smtp_is_what_its_bounce_says(relay: Rel
     assert b"Subject: hello" in bounce.copy
 
 
-def test_the_operator_reads_which_message_told_it_and_what_that_one_is_about(relay: Relay) -> None:
+def test_why_names_the_notification_of_a_message_and_the_message_of_a_notification(relay: Relay) -> None:
     with Server({"rcpt": per_address({BOB: NEVER, SENDER: LATER})}) as server:
         sending(relay, server)
         message = submit(relay.spool, Recipient(BOB))
@@ -169,7 +169,7 @@ def test_a_header_without_end_comes_back_cut_after_a_whole_line(relay: Relay) ->
 
 
 @pytest.mark.parametrize("extensions", [NO_DSN, (*NO_DSN, "DSN")])
-def test_notify_decides_for_each_recipient_who_hears_of_what(relay: Relay, extensions) -> None:
+def test_notify_decides_for_each_recipient_which_notifications_are_sent(relay: Relay, extensions) -> None:
     """RFC 3461 4.1, 5.2.1, 5.2.2: a server that takes DSN reports success itself, and gets the parameters."""
     kinds = ["", "NEVER", "SUCCESS", "FAILURE", "DELAY", "SUCCESS,FAILURE", "SUCCESS,DELAY", "FAILURE,DELAY"]
     good = {f"good{number}@example.net": kind for number, kind in enumerate(kinds)}
@@ -209,7 +209,7 @@ def test_success_alone_returns_the_header_and_says_that_it_was_passed_on(relay: 
     assert walk(relay.spool) == {}
 
 
-def test_what_is_kept_here_is_confirmed_as_delivered(relay: Relay) -> None:
+def test_mail_kept_in_the_local_maildir_is_confirmed_as_delivered(relay: Relay) -> None:
     relay.configure({"bounce": "sender"})
     submit(relay.spool, Recipient(BOB, notify="SUCCESS"), Recipient(ANN))
     run(relay)
@@ -250,7 +250,7 @@ def test_a_bounce_that_bounces_ends_there(relay: Relay) -> None:
 @pytest.mark.parametrize(
     ("bounce", "told_whom"), [("off", None), ("postmaster@example.com", "postmaster@example.com")]
 )
-def test_the_operator_decides_who_is_told_and_the_status_is_the_same(
+def test_the_configuration_decides_who_is_notified_and_the_status_is_the_same(
     relay: Relay, bounce: str, told_whom: str | None
 ) -> None:
     with Server({"rcpt": per_address({BOB: NEVER})}) as server:
@@ -279,7 +279,7 @@ def test_the_operator_decides_who_is_told_and_the_status_is_the_same(
         ({"allowedRecipients": ["example.net"]}, SENDER, None),
     ],
 )
-def test_a_staging_host_bounces_to_nobody_that_it_may_not_mail(
+def test_a_staging_host_sends_no_bounce_to_an_address_that_it_may_not_mail(
     relay: Relay, staging, sender, goes_to
 ) -> None:
     with Server({"rcpt": per_address({BOB: NEVER})}) as server:
@@ -289,7 +289,7 @@ def test_a_staging_host_bounces_to_nobody_that_it_may_not_mail(
         assert [each.to for each in notifications(server)] == ([goes_to] if goes_to else [])
 
 
-def test_a_late_recipient_is_told_of_once_and_only_to_who_wants_to_hear(relay: Relay) -> None:
+def test_a_delayed_recipient_is_reported_once_and_only_to_senders_that_asked(relay: Relay) -> None:
     late = {"": "plain@example.net", "DELAY": "asked@example.net"}
     silent = {"FAILURE": "not@example.net", "NEVER": "never@example.net", "SUCCESS": "s@example.net"}
     with Server({"rcpt": per_address(dict.fromkeys((late | silent).values(), LATER))}) as server:
@@ -316,7 +316,7 @@ def test_a_late_recipient_is_told_of_once_and_only_to_who_wants_to_hear(relay: R
     assert "the sender was notified of the delay in" in relay.mailer("spool", "why", message).stdout
 
 
-def test_what_expires_is_told_with_the_code_for_it_and_what_stood_in_the_way(relay: Relay) -> None:
+def test_expired_mail_is_reported_with_its_code_and_the_last_trouble(relay: Relay) -> None:
     with Server({"rcpt": per_address({BOB: LATER, EVE: NEVER})}) as server:
         sending(relay, server, retry={"schedule": ["1m"], "maxAge": "1h"})
         queue(relay.spool, [BOB, EVE])
@@ -330,7 +330,7 @@ def test_what_expires_is_told_with_the_code_for_it_and_what_stood_in_the_way(rel
     assert second.recipients[BOB]["Diagnostic-Code"] == f"smtp; {LATER}"
 
 
-def test_what_expires_in_doubt_is_said_to_have_perhaps_been_delivered(relay: Relay) -> None:
+def test_mail_that_expires_while_uncertain_is_reported_as_perhaps_delivered(relay: Relay) -> None:
     """One server took it whole and lost the reply; when it is given up, we say that this is not known."""
     with Server({"dot": DROP}) as doubtful:
         sending(relay, doubtful, retry={"schedule": ["1m"], "maxAge": "1h"})
@@ -357,7 +357,7 @@ def test_what_expires_in_doubt_is_said_to_have_perhaps_been_delivered(relay: Rel
     assert doubt in relay.mailer("spool", "why", message).stdout
 
 
-def test_a_warning_of_a_delay_in_doubt_does_not_say_that_nothing_was_delivered(relay: Relay) -> None:
+def test_a_delay_warning_for_uncertain_mail_does_not_say_that_it_was_not_delivered(relay: Relay) -> None:
     with Server({"dot": [DROP, DROP, None]}) as server:
         sending(relay, server, retry={"schedule": ["1m"], "maxAge": "1d"}, delayWarning="1h")
         queue(relay.spool, [BOB])
@@ -369,7 +369,7 @@ def test_a_warning_of_a_delay_in_doubt_does_not_say_that_nothing_was_delivered(r
     assert f"was handed to {at(server)}, whose answer was lost" in warning.words
 
 
-def test_trouble_that_no_server_spoke_of_is_not_put_into_a_servers_mouth(relay: Relay) -> None:
+def test_our_own_errors_are_not_reported_as_a_servers_reply(relay: Relay) -> None:
     with Server() as gone:
         pass
     sending(relay, gone, retry={"schedule": ["1m"], "maxAge": "1h"})
@@ -385,7 +385,7 @@ def test_trouble_that_no_server_spoke_of_is_not_put_into_a_servers_mouth(relay: 
     assert "Remote-MTA" not in fields
 
 
-def test_what_a_servers_greeting_rules_out_is_told_as_our_finding(relay: Relay) -> None:
+def test_mail_refused_because_of_the_ehlo_reply_is_reported_as_our_own_conclusion(relay: Relay) -> None:
     large = b"Subject: hello\r\n\r\n" + b"hello\r\n" * 1000
     with Server(extensions=("SIZE 6000",)) as server:
         sending(relay, server)
@@ -399,7 +399,7 @@ def test_what_a_servers_greeting_rules_out_is_told_as_our_finding(relay: Relay) 
     assert "said:" not in bounce.words
 
 
-def test_utf8_addresses_are_told_in_the_forms_of_rfc_6533(relay: Relay) -> None:
+def test_utf8_addresses_are_reported_in_the_forms_of_rfc_6533(relay: Relay) -> None:
     bob, sender = "bøb@bücher.example", "jürgen@example.com"
     header = "Subject: grüße\r\n".encode()
     with Server({"rcpt": per_address({bob: NEVER, ANN: NEVER})}) as server:
@@ -427,7 +427,7 @@ def test_utf8_addresses_are_told_in_the_forms_of_rfc_6533(relay: Relay) -> None:
     assert bounce.copy == header + b"\r\nhello\r\n"
 
 
-def test_a_bounce_is_signed_with_its_own_domains_key_and_does_not_wait_for_one_there_is_not(
+def test_a_bounce_is_signed_with_its_own_domains_key_and_sent_unsigned_without_one(
     relay: Relay,
 ) -> None:
     for domain in ("example.com", "relay.example.com"):
@@ -497,7 +497,7 @@ def test_a_reply_of_a_megabyte_is_trouble_with_the_server_and_shown_cut(relay: R
     assert len(ledger.read_bytes()) < 10_000
 
 
-def test_a_failure_is_told_though_the_message_is_held_for_another_recipients_doubt(relay: Relay) -> None:
+def test_a_failure_is_reported_although_the_message_is_held_for_an_uncertain_recipient(relay: Relay) -> None:
     with Server({"rcpt": per_address({BOB: NEVER}), "dot": [DROP, None]}) as server:
         sending(relay, server, uncertain="hold")
         message = queue(relay.spool, [ANN, BOB])
@@ -512,7 +512,7 @@ def test_a_failure_is_told_though_the_message_is_held_for_another_recipients_dou
     assert relay.mailer("spool", "fsck").stdout == ""
 
 
-def test_a_retried_recipient_that_is_refused_again_is_not_told_again(relay: Relay) -> None:
+def test_a_retried_recipient_that_is_refused_again_is_not_reported_again(relay: Relay) -> None:
     with Server({"rcpt": per_address({BOB: NEVER})}) as server:
         sending(relay, server)
         message = queue(relay.spool, [ANN, BOB])
@@ -525,7 +525,7 @@ def test_a_retried_recipient_that_is_refused_again_is_not_told_again(relay: Rela
     assert not untold(walk(relay.spool, ("failed",)))
 
 
-def test_a_retried_recipient_that_has_the_mail_after_all_is_told_of_only_to_who_asked(relay: Relay) -> None:
+def test_a_retried_recipient_that_was_sent_is_reported_only_to_senders_that_asked(relay: Relay) -> None:
     with Server({"rcpt": per_address({BOB: NEVER, EVE: NEVER})}, extensions=NO_DSN) as server:
         sending(relay, server)
         message = submit(relay.spool, Recipient(BOB), Recipient(EVE, notify="SUCCESS,FAILURE"))
@@ -538,7 +538,7 @@ def test_a_retried_recipient_that_has_the_mail_after_all_is_told_of_only_to_who_
 
 
 @pytest.mark.parametrize("how", ["retry-failed", "retry --all"])
-def test_trying_waiting_mail_every_hour_opens_no_refused_recipient_and_tells_nobody_twice(
+def test_trying_waiting_mail_every_hour_reopens_no_refused_recipient_and_notifies_nobody_twice(
     relay: Relay, how: str
 ) -> None:
     """Nor does it begin the maximum age anew, or mail tried every hour would never be given up."""
@@ -598,7 +598,7 @@ def test_thousands_of_refusals_make_one_notification_that_names_all_to_programs(
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
-def test_a_disk_that_fails_in_the_middle_makes_neither_none_nor_two(
+def test_a_disk_failure_during_a_bounce_leads_to_exactly_one_notification(
     relay: Relay, tmp_path: Path, number: int
 ) -> None:
     """The message waits in `cur/`, its outcome on record; nobody is mailed again, the sender is told once."""

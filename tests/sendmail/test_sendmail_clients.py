@@ -277,14 +277,14 @@ def test_resent_fields_decide_to_whom(door):
         (["a@b.example"], "Subject: x\n\nx\rx\n", os.EX_DATAERR, "bare CR or LF"),
     ],
 )
-def test_what_no_receiver_takes_is_refused_with_and_without_one(door, arguments, given, code, words):
+def test_invalid_mail_is_refused_with_and_without_a_receiver(door, arguments, given, code, words):
     before = door.queued()
     done = door.run(*arguments, given=given)
     assert (done.returncode, words in done.stderr.decode()) == (code, True), done
     assert (door.queued(), list((door.relay.spool / "drop").iterdir())) == (before, [])
 
 
-def test_what_dsn_and_the_null_sender_ask_for_arrives(door):
+def test_dsn_options_and_the_null_sender_arrive(door):
     options = ("-N", "success,failure", "-R", "hdrs", "-V", "id+1", "-f", "<>")
     assert door.run(*options, "bob@example.net", given="Subject: dsn-1\n\nx\n").returncode == 0
     stored = door.taken("dsn-1")
@@ -319,7 +319,7 @@ def test_eight_bits_and_addresses_beyond_ascii_arrive(door):
         (["bob@example.net"], "From: a@x.example\nFrom: b@x.example\n\nx-10\n", os.EX_DATAERR, "From field"),
     ],
 )  # fmt: skip
-def test_what_is_refused_is_said_and_nothing_of_it_is_queued(door, arguments, given, code, words):
+def test_a_refusal_is_reported_and_nothing_of_it_is_queued(door, arguments, given, code, words):
     before = len(door.queued())
     done = door.run(*arguments, given=given)
     assert done.returncode == code
@@ -369,7 +369,7 @@ def test_smtp_that_is_cut_off_says_why(door, tmp_path):
     assert b"421 4.7.0 Too many commands without a message" in done.stdout.splitlines()[-1]
 
 
-def test_it_says_how_it_is_used(door):
+def test_it_prints_its_usage(door):
     for argument in ("--help", "-h"):
         done = door.run(argument)
         assert (done.returncode, done.stderr) == (0, b"")
@@ -420,7 +420,7 @@ def test_mailq_lists_and_newaliases_has_nothing_to_make(door, tmp_path):
 @as_root
 @pytest.mark.parametrize("option", ["-bp", "-q"])
 @pytest.mark.parametrize("closed", ["file", "directory"])
-def test_the_queue_is_not_shown_to_other_users_and_they_hear_why(door, option, closed):
+def test_the_queue_is_not_shown_to_other_users_and_the_reason_is_printed(door, option, closed):
     stranger = write_sendmail(door.directory, door.socket, name="stranger", uid=STRANGER)
     private = door.directory / closed
     private.mkdir(exist_ok=True, mode=0o711 if closed == "file" else 0o700)
@@ -432,7 +432,7 @@ def test_the_queue_is_not_shown_to_other_users_and_they_hear_why(door, option, c
 
 
 @as_root
-def test_each_program_submits_as_who_it_is(door):
+def test_each_program_submits_as_its_own_user(door):
     mapped = write_sendmail(door.directory, door.socket, name="mapped", uid=CRON)
     stranger = write_sendmail(door.directory, door.socket, name="stranger", uid=STRANGER)
     done = door.run("-t", under=mapped, given="To: root\nSubject: uid-1\n\nx\n")
@@ -540,7 +540,7 @@ def down(tmp_path: Path) -> Iterator[Door]:
 OURS = ("-f", "a@here.example", "root")
 
 
-def test_who_may_writes_to_the_spool_when_no_receiver_runs(down):
+def test_the_spools_owner_writes_to_the_spool_when_no_receiver_runs(down):
     """With the same additions, limits and records as the receiver's."""
     env = {"MAILER_CONFIG": str(down.relay.config)}
     for number in (1, 2):
@@ -603,7 +603,7 @@ def test_root_writes_as_the_spools_owner(down):
 
 
 @as_root
-def test_who_may_not_write_to_the_spool_is_told_to_come_again(down):
+def test_other_users_get_a_temporary_failure_when_no_receiver_runs(down):
     """A configuration that is not for them is not even looked for."""
     stranger = write_sendmail(down.directory, down.socket, name="stranger", uid=STRANGER)
     done = down.run(*OURS, under=stranger, given="x\n", env={"MAILER_CONFIG": str(down.relay.config)})
@@ -613,7 +613,7 @@ def test_who_may_not_write_to_the_spool_is_told_to_come_again(down):
 
 @as_root
 @pytest.mark.security_case(135)
-def test_who_may_not_write_to_the_spool_leaves_mail_as_nobody_else(down):
+def test_other_users_leave_mail_in_the_drop_directory_as_themselves(down):
     """With real users: one that is mapped, one that may not send as another, and one that is not mapped."""
     down.close()
     drop, left = down.relay.spool / "drop", down.relay.directory
@@ -666,7 +666,7 @@ def test_who_may_not_write_to_the_spool_leaves_mail_as_nobody_else(down):
 
 @as_root
 @pytest.mark.parametrize("how", ["full", "closed", "not set up", "gone"])
-def test_what_the_drop_directory_does_not_take_is_not_half_there(down, how):
+def test_a_drop_that_cannot_be_written_leaves_nothing_behind(down, how):
     down.close()
     drop = down.relay.spool / "drop"
     match how:
