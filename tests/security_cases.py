@@ -157,4 +157,5 @@ CASES = {
     143: "a user who holds all places of SMTP, idle or with messages that drip",
     144: "a user of this host who holds all connections to the monitor",
     145: "a token's user that asks, or submits large documents, without end",
+    146: "clients without a login that fill the log",
 }

@@ -10,6 +10,7 @@ from typing import Protocol
 from mailer.mail.reply import Reply
 from mailer.receive import replies
 from mailer.receive.context import ReceiverContext
+from mailer.receive.line_limit import LineLimit
 from mailer.receive.peers import is_local, source
 from mailer.receive.users.local_users import PeerIds, user_of
 
@@ -43,6 +44,7 @@ class Admission:
         self._make_room = make_room
         self._peers: Counter[str] = Counter()
         self._complained = float("-inf")
+        self._refusals = LineLimit(monotonic)
 
     def judge(self, connection: socket.socket, peer: str, *, tls: bool) -> Reply | None:
         """Return the refusal for a new connection, or None to serve it.
@@ -54,7 +56,7 @@ class Admission:
         """
         settings, local = self.context.settings, is_local(peer)
         if settings.local_only and not local:
-            self.context.store.log.notice("refused a connection", peer=peer, reason="allowLocalOnly")
+            self.note_refused(peer, "allowLocalOnly")
             return replies.LOCAL_ONLY
         # The reserved rest keeps remote clients from locking out the applications on this host.
         most = settings.max_connections - (0 if local else settings.max_connections // _RESERVED)
@@ -72,6 +74,12 @@ class Admission:
                 if connection.recv(1, socket.MSG_PEEK):
                     return replies.EARLY_TALKER
         return None
+
+    def note_refused(self, peer: str, reason: str) -> None:
+        """Log that a client is not served, unless it has been in many lines of this minute."""
+        log = self.context.store.log
+        if self._refusals.allows(log, peer):
+            log.notice("refused a connection", peer=peer, reason=reason)
 
     def count(self, peer: str) -> None:
         """Count a connection against its client's limit."""
@@ -102,5 +110,4 @@ def refusal_of_program(context: ReceiverContext, ids: PeerIds) -> Reply | None:
     user = user_of(ids, context.local_users)
     if user and context.authenticator is not None and context.authenticator.identity(user) is not None:
         return None
-    context.store.log.notice("refused a connection", peer=ids.peer, reason="localUsers")
     return replies.unknown_local_user(ids.uid, user)

@@ -187,7 +187,9 @@ class Server:
         return self._admission.judge(connection, peer, tls=True)
 
     def _judge_local(self, connection: socket.socket, peer: str) -> Reply | None:
-        if refusal := refusal_of_program(self._context, peer_ids(connection)):
+        ids = peer_ids(connection)
+        if refusal := refusal_of_program(self._context, ids):
+            self._admission.note_refused(ids.peer, "localUsers")
             return refusal
         return self._admission.judge(connection, peer, tls=False)
 
@@ -305,6 +307,7 @@ async def serve_one(context: ReceiverContext, connection: socket.socket, ids: Pe
         ids: the user and groups of the client program.
     """
     if refusal := refusal_of_program(context, ids):
+        context.store.log.notice("refused a connection", peer=ids.peer, reason="localUsers")
         with connection:
             connection.sendall(replies.wire(refusal))
         return

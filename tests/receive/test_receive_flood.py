@@ -23,6 +23,7 @@ from testbed.relay import USERNAME, Relay
 from testbed.waiting import until
 
 from mailer.maillog.events import MailLog
+from mailer.receive import line_limit
 from mailer.receive.peers import source
 from mailer.receive.smtp import authenticated
 from mailer.receive.smtp.unauthenticated import MAX_IN_TLS
@@ -83,6 +84,33 @@ def test_the_guesses_of_a_minute_share_a_line_after_the_first_few() -> None:
     asyncio.run(guess())
     assert [line.get("more", 0) for line in lines if line["peer"] == "192.0.2.1"] == [0] * 10 + [89]
     assert [line["user"] for line in lines if line["peer"] == "192.0.2.2"] == ["other"]
+
+
+@pytest.mark.security_case(146)
+def test_commands_before_a_login_do_not_fill_the_disk(tmp_path: Path) -> None:
+    with running(tmp_path, CLOSED) as receiver:
+        for _ in range(3):
+            with smtplib.SMTP(*receiver.address, timeout=60) as client:
+                client.ehlo()
+                for number in range(10):
+                    assert client.docmd(f"RCPT TO:<r{number}@example.net>")[0] == 530
+        lines = [line for line in receiver.log if "rejected" in line]
+        assert len(lines) == line_limit.MAX_LINES
+        assert len([line for line in receiver.log if "not logged" in line]) == 1
+        with _logged_in(receiver, LOGIN) as client:
+            assert [client.docmd("RCPT TO:<b@example.net>")[0] for _ in range(20)] == [503] * 20
+        assert len([line for line in receiver.log if "rejected" in line]) == line_limit.MAX_LINES + 20
+
+
+def test_each_source_has_lines_of_its_own_in_each_minute() -> None:
+    now, told = 0.0, list[str]()
+    log = MailLog(lambda: 0.0, lambda _level, text, _fields: told.append(text))
+    limit = line_limit.LineLimit(lambda: now)
+    for _ in range(2):
+        assert sum(limit.allows(log, "192.0.2.1") for _ in range(30)) == line_limit.MAX_LINES
+        assert limit.allows(log, "unix:1000")
+        now += 61
+    assert len(told) == 2
 
 
 @pytest.mark.security_case(99)

@@ -104,6 +104,11 @@ class MailCommands(Connection):
         self._intake.drop()
 
     def _reject(self, reply: Reply, recipient: str = "") -> None:
+        if self._stage >= Stage.READY or self._failures.refusals.allows(self._store.log, self.peer):
+            self._log_rejected(reply, recipient)
+        self.send_reply(reply)
+
+    def _log_rejected(self, reply: Reply, recipient: str) -> None:
         begun, upload = self._stage >= IN_TRANSACTION, self._intake.taken
         refused = Refused(
             peer=self.peer,
@@ -119,7 +124,6 @@ class MailCommands(Connection):
             self._store.log.limited(refused, str(reply))
         else:
             self._store.log.rejected(refused, str(reply))
-        self.send_reply(reply)
 
     @property
     def _must_log_in(self) -> bool:

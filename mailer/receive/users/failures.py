@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from mailer.mail.reply import printable
 from mailer.maillog.events import MailLog
+from mailer.receive.line_limit import LineLimit
 from mailer.receive.peers import source
 
 WINDOW = 600.0
@@ -56,6 +57,11 @@ class Failures:
     """Monotonic seconds."""
     _series: dict[str, _Series] = field(default_factory=dict)
     _told: dict[str, _LogWindow] = field(default_factory=dict)
+    refusals: LineLimit = field(init=False)
+    """Limits the lines about commands that are refused before a login."""
+
+    def __post_init__(self) -> None:
+        self.refusals = LineLimit(self.now)
 
     def count(self, peer: str, user: str) -> float:
         """Count a failure; return the seconds to delay the reply to it."""
