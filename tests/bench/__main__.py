@@ -12,7 +12,7 @@ from pathlib import Path
 
 from testbed.tools import MissingToolError
 
-from bench import growth, limits, report, start_up
+from bench import growth, limits, record, report, start_up
 from bench.load import Load
 from bench.report import Figures, Row
 from bench.servers import Again
@@ -58,6 +58,8 @@ def main() -> int:
         clients = list(growth.by_clients(parent, growth.CLIENTS, _say))
         print(f"\n{report.curves(points, 'messages deferred')}\n\n{report.curves(clients, 'connections')}")
         found["growth"] = report.as_json(points) + report.as_json(clients)
+    if options.record and chosen:
+        record.add(found, scale=scale)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     return 0
@@ -82,6 +84,9 @@ def _parse() -> argparse.Namespace:
         "--growth", action="store_true", help="also by depth of the queue, and by connections"
     )
     parser.add_argument("--under", type=Path, metavar="DIR", help="where spools and queues are made (/tmp)")
+    parser.add_argument(
+        "--record", action="store_true", help="add the run to the page of all runs, tests/bench/RESULTS.md"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     return parser.parse_args()
 
