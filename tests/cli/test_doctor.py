@@ -322,6 +322,21 @@ def test_a_provider_is_tried_up_to_the_login_and_no_mail_begins(relay: Relay, au
     assert commands[-1] == b"QUIT"
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1")
+def test_a_provider_without_a_tls_of_this_decade_is_not_said_to_lack_authorities(
+    relay: Relay, authority: trustme.CA
+) -> None:
+    old = serving(authority)
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1
+    with Server(tls=old, auth="PLAIN") as server:
+        through(relay, server.port, insecureSkipVerify=True)
+        found = provider_found(relay)["tls"]
+    assert "protocol version" in found["found"]
+    assert "have the server updated" in found["todo"]
+    assert "ca-certificates" not in found["todo"]
+
+
 @pytest.mark.usefixtures("_trusted")
 @pytest.mark.parametrize(
     ("script", "certificate", "step", "words"),

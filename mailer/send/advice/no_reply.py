@@ -147,7 +147,15 @@ _ADDRESS_6 = compile_late(r"\[[0-9a-f.]*:[0-9a-f:.]*\]", re.IGNORECASE)
 def advise_without_reply(standing: Standing, whose: Provider | None) -> str:
     if _ADDRESS_6.search(standing.hop) and re.search("unreachable|no route", standing.reply, re.IGNORECASE):
         return _NO_IPV6
-    for words, ours, theirs in _NO_REPLY:
-        if re.search(words, standing.reply, re.IGNORECASE):
-            return filled(ours, whose.label) if whose else theirs
-    return ""
+    ours, theirs = _row(standing.reply)
+    return filled(ours, whose.label) if whose else theirs
+
+
+def advise_about_provider(text: str, name: str) -> str:
+    """Return what to do about trouble at a provider, which is in our own words; empty if nothing is known."""
+    return filled(_row(text)[0], name)
+
+
+def _row(text: str) -> tuple[str, str]:
+    found = (row[1:] for row in _NO_REPLY if re.search(row[0], text, re.IGNORECASE))
+    return next(found, ("", ""))

@@ -10,6 +10,7 @@ from datetime import datetime
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
+from mailer.send.advice.no_reply import advise_about_provider
 from mailer.send.advice.reply import account_trouble, special_account_trouble
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.routes.breaker import Kind
@@ -147,6 +148,8 @@ _TODO = {
 }
 
 
+_NO_AUTHORITY = "local issuer certificate"
+"""OpenSSL's words if this host may lack the authorities, or the server an intermediate."""
 _BRIDGE = (
     "a server on this host, such as a mail bridge, makes its own certificate: set insecureSkipVerify to true "
     "for this provider, since the connection does not leave this host; or have the system trust the "
@@ -164,6 +167,8 @@ def _failed(hop: Hop, name: str, trouble: HopTrouble) -> Finding:
     todo = _TODO[trouble.phase]
     if trouble.phase is Phase.AUTH and (special := special_account_trouble(trouble.text, name)):
         todo = special
+    if trouble.phase is Phase.TLS and _NO_AUTHORITY not in trouble.text:
+        todo = advise_about_provider(trouble.text, name) or todo
     if trouble.scope is Scope.LOCAL:
         todo = "the cause is on this host: check its firewall, its limits and sourceAddress"
     elif isinstance(trouble, OwnReceiver):
