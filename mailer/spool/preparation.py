@@ -57,9 +57,7 @@ def prepare(path: Path, root: int, *, create: bool) -> None:
         if not create:
             raise _unusable(path, state)
         os.fchmod(root, DIRECTORY_MODE)
-    kind = filesystem_of(root).kind
-    if why := refusal(kind, of_hosts=is_of_hosts(root)):
-        raise SpoolError(None, f"the spool {path} is on {kind}, {why}: {INSTEAD}")
+    check_filesystem(path, root, of_hosts=is_of_hosts(root))
     for name in (ONCE, DROP, SUPPRESSED):
         with suppress(FileNotFoundError):
             _check_directory(path, root, name)
@@ -78,6 +76,17 @@ def prepare(path: Path, root: int, *, create: bool) -> None:
     else:
         mark(root)
     _complete(path, root)
+
+
+def check_filesystem(path: Path, root: int, *, of_hosts: bool) -> None:
+    """Refuse an open directory on a filesystem that a spool may not be on; the rest is as for `refusal`.
+
+    Raises:
+        SpoolError: the text says why, and what to do.
+    """
+    kind = filesystem_of(root).kind
+    if why := refusal(kind, of_hosts=of_hosts):
+        raise SpoolError(None, f"{path} is on {kind}, {why}: {INSTEAD}")
 
 
 def _complete(path: Path, root: int) -> None:

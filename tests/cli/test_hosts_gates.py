@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -202,6 +203,17 @@ def test_one_host_that_cannot_be_examined_hides_no_other(a: Host, tmp_path: Path
     assert "a has left, and mail waits there: mailer hosts adopt a" in doctor
     doctor = a.mailer("doctor", "--offline", under=a.here).stdout
     assert "no program of this host starts: host a has left" in doctor
+
+
+def test_a_spool_that_the_first_start_completes_keeps_no_program_from_starting(a: Host) -> None:
+    """`mailer hosts join` was interrupted between the epoch and the spool."""
+    shutil.rmtree(a.spool)
+    a.spool.mkdir(0o700)
+    said = a.mailer("doctor", "--offline", "--all", under=a.here).stdout
+    assert "this is host a, since " in said
+    assert "no program starts here" not in said
+    with a.serve(under=a.here):
+        assert send(a, "m1")
 
 
 @only_root("only root can become another user")

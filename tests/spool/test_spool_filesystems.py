@@ -46,6 +46,14 @@ def test_no_program_starts_on_a_filesystem_of_a_network(relay: Relay, kind: str,
     assert relay.mailer_send("--once", under=under).returncode == 75
 
 
+def test_no_host_joins_on_a_filesystem_that_hosts_cannot_share(relay: Relay) -> None:
+    """An epoch there would name an owner that can never start."""
+    relay.configure({"host": "a"})
+    done = relay.mailer("hosts", "join", under=mounted("fuse.sshfs", relay.spool))
+    assert done.returncode == 69, done.stderr
+    assert f"{relay.spool} is on fuse.sshfs, a filesystem over a network" in done.stderr
+
+
 def test_the_doctor_names_it_too(relay: Relay) -> None:
     grade, words = examined(relay, mounted("fuse.sshfs", relay.spool))["filesystem"]
     assert grade == "problem"

@@ -1,6 +1,7 @@
 """The checks of `mailer doctor` about the hosts that share `spoolDir`."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from mailer.config.model import Config
@@ -56,7 +57,9 @@ def _known(config: Config, shared: Path) -> Iterator[Finding]:
         yield Finding(str(config.spool_dir), "host", Grade.PROBLEM, words, "mailer hosts shows all hosts")
         return
     yield Finding(str(config.spool_dir), "host", Grade.OK, f"this is host {config.host}, since {epoch.at}")
-    with Spool.open_unchecked(config.spool_dir) as spool:
+    draining = False
+    # The first start makes what an interrupted `mailer hosts join` did not.
+    with suppress(FileNotFoundError), Spool.open_unchecked(config.spool_dir) as spool:
         draining = is_draining(spool)
     if draining:
         words = "new mail is refused (mailer hosts drain)"

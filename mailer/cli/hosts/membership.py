@@ -20,7 +20,7 @@ from mailer.spool.hosts.adoption import claim, mail_in, release
 from mailer.spool.hosts.epochs import Grounds, Hosts, Machine
 from mailer.spool.hosts.lease import set_draining
 from mailer.spool.mark import Standing, standing
-from mailer.spool.preparation import SpoolError
+from mailer.spool.preparation import SpoolError, check_filesystem
 from mailer.spool.state.programs import running
 
 
@@ -56,6 +56,7 @@ def join(*, off: bool, as_json: bool) -> None:
                 "set spoolDir to a directory beside it, join there, and then move the mail (mailer guide "
                 "several-hosts)",
             )
+        check_filesystem(config.shared_dir, before_hosts.root, of_hosts=True)
     with acting_as_owner(config.shared_dir), opened(config, create=True) as (hosts, machine):
         before = hosts.last_user(machine.host)
         epoch = claim(hosts, machine.host, machine, grounds, time.time(), again=True)

@@ -210,11 +210,18 @@ class Hosts:
         return epoch
 
     def _numbers(self) -> Iterator[tuple[str, int]]:
-        with os.scandir(self._fd) as entries:
-            for entry in entries:
-                host, _, digits = entry.name.rpartition(".")
-                if host and not host.startswith(".") and digits.isascii() and digits.isdigit():
-                    yield host, int(digits)
+        # Opened for each look: NFS asks the server when a directory is opened, and lists one that stays open
+        # from its cache, 26 seconds after another mount made an epoch; btrfs has listed what there was then.
+        fd = os.open(".", _DIRECTORY, dir_fd=self._fd)
+        try:
+            with os.scandir(fd) as entries:
+                names = [entry.name for entry in entries]
+        finally:
+            os.close(fd)
+        for name in names:
+            host, _, digits = name.rpartition(".")
+            if host and not host.startswith(".") and digits.isascii() and digits.isdigit():
+                yield host, int(digits)
 
     def advance(self, epoch: Epoch) -> Epoch:
         """Begin an epoch, durably; return it with its nonce.
