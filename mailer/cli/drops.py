@@ -19,8 +19,8 @@ from mailer.spool.layout import DROP
 
 if TYPE_CHECKING:
     from mailer.receive.context import ReceiverContext
+    from mailer.receive.drop_limits import Refusals
     from mailer.receive.pickup import Pickup
-    from mailer.receive.refusals import Refusals
     from mailer.spool.committer import Committer
 
 _SCAN_INTERVAL = 10.0
@@ -119,7 +119,7 @@ async def keep_taking_in(
     loaded: Callable[[], Loaded], spool: Spool, log: Callable[[], MailLog], stop: asyncio.Event
 ) -> None:
     """Pick up mail until `stop` is set, each time with the current configuration and log."""
-    from mailer.receive.refusals import Refusals  # noqa: PLC0415 - only for `mailer-send --watch`
+    from mailer.receive.drop_limits import Refusals  # noqa: PLC0415 - only for `mailer-send --watch`
 
     refusals = Refusals(clocks().wall)
     while not stop.is_set():

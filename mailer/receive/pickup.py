@@ -23,7 +23,7 @@ from mailer.mail.reply import Reply
 from mailer.maillog.events import Level, MailLog
 from mailer.receive import replies
 from mailer.receive.context import ReceiverContext
-from mailer.receive.refusals import Refusals
+from mailer.receive.drop_limits import Refusals
 from mailer.receive.server import serve_one
 from mailer.receive.users.local_users import PeerIds
 from mailer.spool import drop

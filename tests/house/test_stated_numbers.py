@@ -31,7 +31,7 @@ from mailer.maillog import retention
 from mailer.maillog import traces as trace_files
 from mailer.monitor import admin, checks, context, hosts, queue, results
 from mailer.oauth import source
-from mailer.receive import admission, pickup, refusals, replies
+from mailer.receive import admission, drop_limits, pickup, replies
 from mailer.receive.content import data, idempotency, resent
 from mailer.receive.users import failures, user_list
 from mailer.send import outcome_lines, queue_scan, runner, skipped, traces
@@ -137,7 +137,7 @@ STATED = [
     ("spool", "leaves {} MiB and 1,000 inodes free", drop._MIN_FREE / _MIB),
     ("spool", "16 MiB and {} inodes free", drop._MIN_INODES),
     ("spool", "At most {} files of one user are looked at", pickup._MAX_BATCH),
-    ("spool", "at most {} drops of one user are refused in an hour", refusals._MAX_REFUSALS),
+    ("spool", "at most {} drops of one user are refused in an hour", drop_limits._MAX_REFUSALS),
     ("spool", "in `new/` first (for {} s at most)", queue_scan._SUSPECTS_AFTER),
     ("spool", "{} runners died while they had it claimed", claim.SUSPECT_AFTER),
     ("spool", "{} runners died while it was their only message", claim.POISON_AFTER),

@@ -23,8 +23,8 @@ from mailer.config.load import load
 from mailer.maillog.events import MailLog
 from mailer.maillog.stderr import logfmt
 from mailer.receive.context import ReceiverContext
+from mailer.receive.drop_limits import Pauses
 from mailer.receive.pickup import Pickup
-from mailer.receive.refusals import Pauses
 from mailer.receive.settings import Settings
 from mailer.receive.upload import Store
 from mailer.receive.users.accounts import single_login
