@@ -15,6 +15,7 @@ from outbound.hostile import Server, per_address
 from outbound.sending import forward_to
 from spools.states import BODY, HOP, Queue
 from testbed.relay import Relay
+from testbed.terminal import Terminal
 from testbed.waiting import until
 
 from mailer.cli.spool.ls import line
@@ -251,6 +252,15 @@ def test_show_raw_gives_exactly_the_bytes_of_the_message(relay: Relay, queue: Qu
     ]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     assert sha256(raw).digest() == sha256(body).digest()
+
+
+def test_show_raw_gives_a_terminal_nothing_to_obey(relay: Relay, queue: Queue) -> None:
+    message = queue.new(body="Subject: \x1b]0;root\x07\r\n\r\n\u00fcber \u202eout\r\n\x9b2J\r\n".encode())
+    command = [sys.executable, "-m", "mailer", "spool", "show", "--raw", message]
+    with Terminal(command, env={"MAILER_CONFIG": str(relay.config)}, cwd=relay.directory) as terminal:
+        assert terminal.await_end() == 0
+        shown = terminal.screen()
+    assert shown == "Subject: \\x1b]0;root\\x07\r\n\r\n\u00fcber \\u202eout\r\n\\x9b2J\r\n"
 
 
 def test_show_prints_the_header_without_what_a_terminal_obeys(relay: Relay, queue: Queue) -> None:

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from codecs import getincrementaldecoder
+from collections.abc import Iterable, Iterator
 
 import click
 
@@ -34,7 +36,11 @@ _MAX_HEADER = 64 * 1024
     )
 )
 @click.argument("message_id", metavar="ID", type=MessageId(*QUEUE, Place.SENT))
-@click.option("--raw", is_flag=True, help="Write exactly the message's bytes, and nothing else.")
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Write exactly the message's bytes, and nothing else; to a terminal with its controls escaped.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @config_option
 def show(message_id: str, *, raw: bool, as_json: bool) -> Exit:
@@ -64,12 +70,21 @@ def _write_raw(spool: Spool, spot: Spot) -> Exit:
     try:
         with View.open(spool, spot) as view:
             entry = view.entry()
-            out.writelines(view.message(entry))
+            pieces = view.message(entry)
+            out.writelines(_escaped(pieces) if sys.stdout.isatty() else pieces)
             out.flush()
             view.check(entry)
     except Corrupt as corrupt:
         raise Failure(Exit.DATA, f"{spot.path}: {corrupt}") from corrupt
     return Exit.OK
+
+
+def _escaped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Escape what a terminal would obey: who writes a message must not write to the operator's terminal."""
+    decoder = getincrementaldecoder("utf-8")("replace")
+    for piece in pieces:
+        lines = decoder.decode(piece).replace("\r", "").split("\n")
+        yield "\n".join(printable(line.expandtabs(4), 10 * len(line) + 80) for line in lines).encode()
 
 
 def _header(spool: Spool, spot: Spot, entry: Entry) -> str:
