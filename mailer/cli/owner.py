@@ -1,4 +1,4 @@
-"""Run as the user who owns the spool: root becomes that user, for good or for the length of a block."""
+"""Run as the user who owns the spool: root becomes that user, until it ends or for the length of a block."""
 
 import os
 import pwd
