@@ -43,7 +43,7 @@ def test_verdicts_of_what_an_operator_held_and_of_what_is_overdue(relay: Relay) 
     assert "given up then unless sent, because its time ended on" in told
 
 
-def test_sizes_are_told_in_the_unit_that_fits(tmp_path: Path) -> None:
+def test_sizes_are_printed_in_the_unit_that_fits(tmp_path: Path) -> None:
     (first, *_) = space(tmp_path, 2**60)
     assert "below 1.0 EiB" in first.found
 

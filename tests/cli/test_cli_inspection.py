@@ -278,7 +278,7 @@ def test_show_in_json_has_each_recipients_hop_and_reply(relay: Relay, queue: Que
     assert record["header"] == "Subject: hello"
 
 
-def test_a_message_that_is_gone_is_told_from_the_ledger(relay: Relay, queue: Queue) -> None:
+def test_a_message_whose_file_is_gone_is_described_from_the_ledger(relay: Relay, queue: Queue) -> None:
     message = queue.new()
     assert relay.mailer("spool", "rm", message).returncode == 0
     story = why(relay, message[:16])
@@ -286,7 +286,7 @@ def test_a_message_that_is_gone_is_told_from_the_ledger(relay: Relay, queue: Que
     assert "Removed by" in story
 
 
-def test_a_delivered_message_is_told_from_the_ledger(relay: Relay, queue: Queue) -> None:
+def test_a_delivered_message_is_described_from_the_ledger(relay: Relay, queue: Queue) -> None:
     message = queue.new()
     assert relay.mailer_send("--once").returncode == 0
     story = why(relay, message)
@@ -296,7 +296,7 @@ def test_a_delivered_message_is_told_from_the_ledger(relay: Relay, queue: Queue)
     assert "sent for bob@example.net" in story
 
 
-def test_a_broken_next_hop_and_its_mending_are_told_as_they_happen(
+def test_a_broken_next_hop_and_its_recovery_are_reported_as_they_happen(
     relay: Relay, queue: Queue, free_port: int
 ) -> None:
     relay.configure({"forwardSMTP": True, "forwardProviders": [{"host": "127.0.0.1", "port": free_port}]})
@@ -314,7 +314,7 @@ def test_a_broken_next_hop_and_its_mending_are_told_as_they_happen(
     assert len(relay.delivered()) == 1
 
 
-def test_mail_of_which_some_left_and_some_was_kept_here_is_told_as_it_is(relay: Relay) -> None:
+def test_mail_sent_to_some_and_kept_locally_for_others_is_described_as_both(relay: Relay) -> None:
     with Server({"rcpt": per_address({"eve@example.org": "451 4.7.1 later"})}) as server:
         relay.configure({**forward_to(server), "security": {"logAllEmails": True}})
         message = submit(relay.spool, Recipient("bob@example.net"), Recipient("eve@example.org"))

@@ -167,7 +167,7 @@ def test_addresses_are_found_whatever_their_case_and_the_null_sender_by_its_brac
     assert told(relay, "--to", "nobody@example.net") == []
 
 
-def test_time_and_kind_narrow_what_is_told(relay: Relay, week: dict[int, str]) -> None:
+def test_time_and_kind_narrow_what_is_printed(relay: Relay, week: dict[int, str]) -> None:
     assert len(told(relay)) == 280
     bounced = told(relay, "--status", "bounced")
     assert [line["id"] for line in bounced] == [week[number] for number in range(0, 140, 5)]
@@ -184,7 +184,7 @@ def test_time_and_kind_narrow_what_is_told(relay: Relay, week: dict[int, str]) -
     ("since", "number"),
     [("today", 2), ("yesterday", 3), ("90s", 1), ("26h", 3), ("26h ago", 3), ("1500w", 4)],
 )
-def test_times_can_be_told_from_now(relay: Relay, since: str, number: int) -> None:
+def test_times_can_be_given_relative_to_now(relay: Relay, since: str, number: int) -> None:
     for ago in (4 * DAY, 25 * 3600, 3600, 60):
         put(relay, story(1, clock.seconds("2026-11-22T13:00:00Z") - ago)[1][:1])
     done = relay.mailer("log", "--since", since, under=faketime("@2026-11-22 13:00:00"))
@@ -292,7 +292,7 @@ def test_following_begins_with_the_last_lines_and_goes_on_over_midnight_and_a_ne
         assert process.wait() == 130
 
 
-def test_following_one_message_tells_all_of_it_and_nothing_else(relay: Relay, tmp_path: Path) -> None:
+def test_following_one_message_prints_all_its_lines_and_no_others(relay: Relay, tmp_path: Path) -> None:
     followed = tmp_path / "followed"
     name, (accepted, sent) = story(1, NOON)
     put(relay, [accepted, *story(2, NOON)[1]])

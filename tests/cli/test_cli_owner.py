@@ -58,7 +58,9 @@ def test_root_leaves_no_file_of_its_own_in_another_users_spool(open_directory: P
     assert len(relay.delivered()) == 2
 
 
-def test_a_message_that_root_restored_is_told_of_and_goes_out_as_is_said(open_directory: Path) -> None:
+def test_a_message_that_root_restored_is_reported_and_is_sent_after_following_the_advice(
+    open_directory: Path,
+) -> None:
     """A copy by root: every command said to submit it again, and doctor to raise the concurrency."""
     relay = Relay(open_directory)
     queue = Queue(relay.spool)

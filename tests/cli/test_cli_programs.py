@@ -385,7 +385,7 @@ def test_up_ends_both_programs_at_one_signal(relay: Relay, number: signal.Signal
     assert process.output().count("ended") == 2
 
 
-def test_up_that_is_told_to_end_while_it_starts_its_programs_ends_them_too(relay: Relay) -> None:
+def test_up_that_gets_sigterm_while_it_starts_its_programs_ends_them_too(relay: Relay) -> None:
     with relay.starting("up") as process:
         pids = until(lambda: children(process.pid), "the first of them")
         process.signal(signal.SIGTERM)

@@ -234,7 +234,7 @@ def test_a_suppressed_address_gets_no_copy(relay: Relay, states: Queue) -> None:
     assert shown(relay, new)["recipients"][0]["status"] == "bounced"
 
 
-def test_the_author_hears_nothing_of_a_copy_unless_named(relay: Relay, states: Queue) -> None:
+def test_the_author_is_not_notified_of_a_copy_unless_named(relay: Relay, states: Queue) -> None:
     """The author did not order it: failures go to `bounce`, to --sender, or are not reported."""
     relay.configure({"bounce": "sender"})
     old = states.new("bob@example.net")

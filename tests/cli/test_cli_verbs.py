@@ -130,7 +130,9 @@ def test_releasing_what_is_not_held_is_refused(relay: Relay, queue: Queue) -> No
 
 
 @pytest.mark.parametrize("verb", ["retry", "hold", "rm"])
-def test_a_message_in_a_runners_hands_is_busy_and_left_alone(relay: Relay, queue: Queue, verb: str) -> None:
+def test_a_message_that_a_runner_has_claimed_is_busy_and_unchanged(
+    relay: Relay, queue: Queue, verb: str
+) -> None:
     busy, free = queue.new(), queue.new()
     with queue.in_hand(busy):
         done = relay.mailer("spool", verb, busy, free, "--json")
@@ -171,7 +173,7 @@ def test_rm_removes_what_was_quarantined_and_refuses_a_directory_that_is_not_emp
 
 @pytest.mark.parametrize("where", ["| true", "2>&1 | true", ">/dev/full", ">/dev/full 2>&1"])
 @pytest.mark.parametrize(("verb", "left"), [("hold", {"hold"}), ("rm", set()), ("sweep", {"new"})])
-def test_a_verb_finishes_its_work_when_nobody_reads_on(
+def test_a_command_finishes_its_work_when_its_reader_closes_the_pipe(
     relay: Relay, queue: Queue, verb: str, left: set[str], where: str
 ) -> None:
     """`mailer spool rm --all | head` removes all, as it would without the head."""

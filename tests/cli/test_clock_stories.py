@@ -40,7 +40,7 @@ def at(days: float) -> str:
         (0.5, 0, 0.6),
     ],
 )
-def test_a_message_is_told_whole_and_in_order_whatever_its_days(
+def test_the_history_of_a_message_is_complete_and_in_order_over_several_days(
     relay: Relay, days: tuple[float, float, float], length: int
 ) -> None:
     name = new_id(NOW + days[0] * DAY)

@@ -100,7 +100,7 @@ class Clouds:
         return {"name": name, "host": "127.0.0.1", "port": port, **login}
 
 
-def test_every_view_tells_each_cause_and_what_to_do_about_it(
+def test_every_view_names_each_cause_and_what_to_do_about_it(
     relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [*BY_SERVER, *BY_TOKEN_SERVER, *UNREACHED]

@@ -66,7 +66,7 @@ def test_a_runner_that_stays_sees_both_within_a_second_and_finishes_what_is_in_f
     assert walk(relay.spool) == {}
 
 
-def test_whoever_asks_why_a_message_waits_or_runs_mailer_send_by_hand_is_told_of_the_pause(
+def test_why_and_a_run_by_hand_report_the_pause(
     relay: Relay,
 ) -> None:
     states = Queue(relay.spool)
@@ -99,7 +99,7 @@ def test_a_file_made_by_hand_pauses_too(relay: Relay) -> None:
     assert relay.mailer("spool", "stats").stderr == "paused: nothing is sent until `mailer resume`\n"
 
 
-def test_nothing_is_claimed_while_nobody_can_say_whether_there_is_a_pause(spool_path: Path) -> None:
+def test_nothing_is_claimed_while_it_is_unknown_whether_sending_is_paused(spool_path: Path) -> None:
     with Spool.open(spool_path, create=True) as spool:
         assert pause.pause(spool, 0.0, "somebody")
         state = spool_path / "state"

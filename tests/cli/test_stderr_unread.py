@@ -200,7 +200,9 @@ def test_the_monitor_answers_and_counts_the_lines(relay: Relay, unread: Unread) 
         assert monitor.stop() == 0
 
 
-def test_up_ends_its_programs_when_one_was_killed_though_nobody_reads(relay: Relay, unread: Unread) -> None:
+def test_up_ends_its_programs_when_one_was_killed_although_its_output_is_not_read(
+    relay: Relay, unread: Unread
+) -> None:
     unread.fill()
     with relay.up() as up:
         submit(relay, 3)
@@ -209,7 +211,9 @@ def test_up_ends_its_programs_when_one_was_killed_though_nobody_reads(relay: Rel
         assert up.wait() == 70
 
 
-def test_a_program_that_cannot_start_ends_though_nobody_reads(relay: Relay, unread: Unread) -> None:
+def test_a_program_that_cannot_start_ends_although_its_output_is_not_read(
+    relay: Relay, unread: Unread
+) -> None:
     unread.fill()
     with socket.create_server((LOOPBACK, relay.port)), relay.starting("serve") as server:
         assert server.wait() == 69
@@ -310,7 +314,7 @@ outlet.flush()
         assert len(lines) + counted(unread) == 3000
 
 
-def test_a_full_disk_is_told_when_there_is_room_again(tmp_path: Path, relay: Relay) -> None:
+def test_a_full_disk_is_reported_once_there_is_room_again(tmp_path: Path, relay: Relay) -> None:
     """RLIMIT_FSIZE stands for the full disk: the kernel takes the part of a line that still fits."""
     log = tmp_path / "log"
     code = """
@@ -330,7 +334,7 @@ print("again", file=sys.stderr)
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
-def test_closed_standard_streams_are_nobodys_file(relay: Relay, closed: str) -> None:
+def test_closed_standard_streams_are_not_reused_for_files(relay: Relay, closed: str) -> None:
     """Else the next file that is opened gets number 2, and all complaints."""
     with relay.serve(under=("sh", "-c", f'exec "$@" {closed}', "sh")) as server:
         submit(relay, 2)

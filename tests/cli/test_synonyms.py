@@ -40,6 +40,6 @@ def test_each_synonym_means_words_of_ours_and_is_none_itself():
         assert not synonyms.keys() & known
 
 
-def test_what_is_nobodys_word_is_refused_with_the_list_of_ours():
+def test_an_unknown_word_is_refused_with_the_list_of_ours():
     with pytest.raises(click.BadParameter, match=r"'new'.*'corrupt'"):
         STATE.convert("lost", click.Option(["--state"]), None)

@@ -138,7 +138,7 @@ def test_a_service_is_started_when_it_says_so_and_restarted_when_it_hangs(unit: 
     assert _service(unit)["WatchdogSec"]
 
 
-def test_the_socket_units_listen_where_the_receiver_does_unless_it_is_told_otherwise() -> None:
+def test_the_socket_units_listen_where_the_receiver_does_by_default() -> None:
     listen = [
         line.partition("=")[2]
         for unit in SOCKETS

@@ -83,7 +83,7 @@ def test_a_placeholder_from_the_environment_is_refused_too(loaded):
     assert paths(refuse_to_serve(loaded(QUIET, {"DEFAULT_PASSWORD": "changeme"}))) == ["$.defaultPassword"]
 
 
-def test_a_bounce_to_nobody_that_there_is_is_refused(loaded):
+def test_an_invalid_bounce_address_is_refused(loaded):
     (problem,) = refuse_to_send(loaded({**QUIET, "bounce": "nobody"}))
     assert problem.path == "$.bounce"
     assert 'is neither "sender" nor "off", and no address' in problem.message

@@ -69,7 +69,7 @@ def test_a_configuration_that_is_nowhere_is_an_error_that_lists_where_it_was_loo
         assert part in str(caught.value)
 
 
-def test_a_broken_link_or_a_locked_directory_is_told_apart_from_nothing(tmp_path):
+def test_a_broken_link_or_a_locked_directory_is_not_taken_for_a_missing_file(tmp_path):
     (tmp_path / "loop.json").symlink_to("loop.json")
     assert find(None, {}, (tmp_path / "loop.json",)) == tmp_path / "loop.json"
     with pytest.raises(ConfigError, match=r"loop\.json: cannot be read: Too many levels"):
@@ -403,7 +403,7 @@ def test_allow_local_only_forces_the_bind_address_to_loopback(loaded, host, loca
     ("username", "required", "asked"),
     [("", True, True), ("u", False, True), ("", False, False), ("u", True, True)],
 )
-def test_a_login_is_required_when_told_so_and_whenever_there_is_one(username, required, asked, loaded):
+def test_a_login_is_required_if_configured_and_whenever_one_is_set(username, required, asked, loaded):
     document = {"defaultUsername": username, "security": {"requireAuth": required}}
     assert loaded(document).config.auth_required is asked
 

@@ -45,7 +45,7 @@ def of_provider(told, **keys):
         (1025, False, False),
     ],
 )
-def test_a_port_that_does_not_fit_ssl_is_told_of(told, port, ssl, wrong):
+def test_a_port_that_does_not_fit_ssl_is_reported(told, port, ssl, wrong):
     assert (f"{P}ssl" in of_provider(told, port=port, ssl=ssl)) is wrong
 
 
@@ -70,7 +70,7 @@ def test_the_one_provider_of_the_go_relay_is_looked_at_under_its_own_keys(told):
         ("user@smtp.example.com", "smtp.example.com"),
     ],
 )
-def test_a_host_that_is_more_than_a_name_is_told_of_with_what_to_write(told, host, right):
+def test_a_host_that_is_more_than_a_name_is_reported_with_what_to_write(told, host, right):
     assert f'write "{right}"' in of_provider(told, host=host)[f"{P}host"]
 
 
@@ -96,7 +96,7 @@ def test_a_host_that_can_be_looked_up_is_not(told, host):
         ("192.0.2.7", 25, {"smtpHost": "192.0.2.7"}, False),
     ],
 )
-def test_a_provider_that_is_our_own_receiver_is_told_of(told, host, port, more, itself):
+def test_a_provider_that_is_our_own_receiver_is_reported(told, host, port, more, itself):
     found = told({"forwardProviders": [{"host": host, "port": port}], **more})
     assert (f"{P}port" in found) is itself
 
@@ -135,7 +135,7 @@ def of_provider_with(told, **keys):
     return told({"forwardProviders": [{"host": "smtp.example.com"}], **keys})
 
 
-def test_from_of_a_domain_without_a_key_is_told_of_unless_the_provider_signs(told):
+def test_from_of_a_domain_without_a_key_is_reported_unless_the_provider_signs(told):
     provider = {"host": "h.example", "sender": "me@mailbox.example", "rewriteFrom": "replace"}
     settings = {"dkim": {"enabled": True, "keys": [{"domain": "example.com"}]}}
     assert f"{P}rewriteFrom" in told({"forwardProviders": [provider], **settings})

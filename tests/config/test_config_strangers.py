@@ -38,7 +38,7 @@ def test_a_file_that_may_be_ours_is_read(here: Path, text: str) -> None:
     assert find(None, {}, (Path("config.json"),)) == Path("config.json")
 
 
-def test_a_mistake_in_a_file_that_nobody_named_is_told_with_its_name(here: Path) -> None:
+def test_a_mistake_in_a_default_file_is_reported_with_its_name(here: Path) -> None:
     (here / "config.json").write_text('{"smtpPort": 2525, "prot": 1}')
     with pytest.raises(ConfigError) as found:
         load(None, {})

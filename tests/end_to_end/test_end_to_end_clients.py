@@ -87,7 +87,7 @@ def _a_label(address: str) -> str:
 
 
 @pytest.mark.parametrize("client", ["swaks", "msmtp"])
-def test_clients_that_do_not_are_told_what_is_missing_and_nothing_is_kept(
+def test_clients_that_do_not_get_the_reason_and_nothing_is_kept(
     client: str, relay: Relay, tmp_path: Path
 ) -> None:
     """RFC 6531 3.7.4: without the parameter no such address is taken."""

@@ -133,7 +133,7 @@ def in_order(story: str, *steps: str) -> None:
     assert re.search(".*?".join(map(re.escape, steps)), timeline, re.DOTALL), timeline
 
 
-def test_a_provider_that_is_down_is_told_in_the_systems_words_and_retry_sends_at_once(
+def test_a_provider_that_is_down_is_reported_in_the_systems_words_and_retry_sends_immediately(
     relay: Relay, operator: Operator, free_port: int
 ) -> None:
     relay.configure(forward_to(free_port))
@@ -202,7 +202,7 @@ def test_a_lost_final_reply_is_called_uncertain_until_there_is_one(relay: Relay,
     in_order(operator.spool("why", message), "accepted", "uncertain", "sent")
 
 
-def test_when_half_of_the_recipients_are_refused_each_is_told_apart_and_the_others_get_no_second_copy(
+def test_refused_recipients_are_listed_separately_and_the_others_get_no_second_copy(
     relay: Relay, operator: Operator
 ) -> None:
     refusals = {BOB: "550 5.1.1 No such user", EVE: "452 4.2.2 Mailbox full"}
@@ -299,7 +299,7 @@ def test_a_damaged_file_is_put_away_and_the_others_are_sent(relay: Relay, operat
     assert operator.record(damaged)["state"] == "corrupt"
 
 
-def test_a_message_in_a_runners_hands_is_left_alone_and_one_whose_runner_died_is_taken_over(
+def test_a_claimed_message_is_not_touched_and_one_whose_runner_died_is_taken_over(
     relay: Relay, operator: Operator
 ) -> None:
     with Server({"mail": [HANG, None]}) as server:

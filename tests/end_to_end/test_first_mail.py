@@ -178,7 +178,7 @@ def test_init_without_a_terminal_says_which_answer_is_missing(
     assert not newcomer.config.exists()
 
 
-def test_a_test_mail_says_that_nobody_receives_and_then_that_nobody_sends(relay: Relay) -> None:
+def test_a_test_mail_reports_a_missing_receiver_and_then_a_missing_runner(relay: Relay) -> None:
     done = relay.mailer("test", "--to", TO)
     assert done.returncode == 69
     assert "Start it: mailer up" in done.stderr
@@ -202,7 +202,7 @@ def test_a_test_mail_says_that_nobody_receives_and_then_that_nobody_sends(relay:
         ({"rcpt": "451 4.7.1 come back"}, 75, "What it means: mailer spool why 0"),
     ],
 )
-def test_a_test_mail_through_one_provider_tells_its_reply_and_leaves_nothing(
+def test_a_test_mail_through_one_provider_prints_its_reply_and_leaves_nothing(
     relay: Relay, script: dict[str, str], code: int, said: str
 ) -> None:
     with Server() as first, Server(script) as second:

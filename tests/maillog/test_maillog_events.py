@@ -109,7 +109,7 @@ def _outcome(reply: str, status: Status = Status.DEFERRED) -> Outcome:
     return Outcome("bob@example.net", status, "mx1.example.net[192.0.2.1]:25", reply, tls="TLSv1.3")
 
 
-def test_a_delivery_is_told_in_the_fields_words(tmp_path: Path) -> None:
+def test_a_delivery_is_logged_in_the_vocabulary_of_postfix(tmp_path: Path) -> None:
     log, heard = log_with(tmp_path, NOW + 12.3456)
     times = Times(received=NOW, queued=NOW + 0.25, begun=NOW + 10, handed_over=NOW + 12)
     to = ("bob@example.net", "eve@example.org")

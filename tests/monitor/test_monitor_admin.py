@@ -164,7 +164,7 @@ def test_a_client_that_leaves_does_not_stop_what_it_asked_for(relay: Relay, stat
         until(lambda: not any((relay.spool / "failed").iterdir()), "all to be requeued")
 
 
-def test_pause_and_resume_over_http_are_told_everywhere(relay: Relay) -> None:
+def test_pause_and_resume_over_http_are_shown_everywhere(relay: Relay) -> None:
     queue(relay.spool)
     with relay.monitor():
         for _ in range(2):

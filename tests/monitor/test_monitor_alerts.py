@@ -152,7 +152,7 @@ def hook(status: int = 204) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
             thread.join()
 
 
-def test_an_alert_is_told_once_by_command_and_seen_everywhere_restart_or_not(
+def test_an_alert_is_sent_once_by_command_and_shown_everywhere_even_after_a_restart(
     relay: Relay, pager: Pager
 ) -> None:
     relay.configure({"alerts": {"failedMoreThan": 0, "command": list(pager.command)}})
@@ -191,7 +191,7 @@ def test_an_alert_is_told_once_by_command_and_seen_everywhere_restart_or_not(
     assert len(pager.told) == 1
 
 
-def test_a_webhook_is_told_and_its_url_is_a_secret(relay: Relay) -> None:
+def test_a_webhook_gets_the_alert_and_its_url_is_a_secret(relay: Relay) -> None:
     queue(relay.spool, received=time.time() - 7000)
     with hook() as (url, told):
         relay.configure({"alerts": {"queueOlderThan": "1h", "webhook": url}})
@@ -204,7 +204,9 @@ def test_a_webhook_is_told_and_its_url_is_a_secret(relay: Relay) -> None:
     assert json.loads(body)["value"] > 7000
 
 
-def test_a_value_that_swings_about_its_threshold_is_told_once(spool_path: Path, pager: Pager) -> None:
+def test_a_value_that_oscillates_around_its_threshold_raises_one_alert(
+    spool_path: Path, pager: Pager
+) -> None:
     watched = Watched(spool_path, Alerts(failed_more_than=10, command=pager.command))
     watched.fail_some(10)
     assert watched.look() == frozenset()
@@ -229,7 +231,9 @@ def test_a_value_that_swings_about_its_threshold_is_told_once(spool_path: Path, 
     assert pager.statuses[2:] == [("failedMoreThan", "firing")]
 
 
-def test_a_receiver_of_events_that_is_dead_for_an_hour_is_told_of(spool_path: Path, pager: Pager) -> None:
+def test_a_receiver_of_events_that_is_dead_for_an_hour_raises_an_alert(
+    spool_path: Path, pager: Pager
+) -> None:
     watched = Watched(spool_path, Alerts(events_older_than=Seconds(3600), command=pager.command))
     waiting = Progress(
         cursor=Cursor(positions={}), looked=watched.now, failures=9, waiting_since=clock.rfc3339(watched.now)
@@ -244,7 +248,7 @@ def test_a_receiver_of_events_that_is_dead_for_an_hour_is_told_of(spool_path: Pa
     assert pager.statuses == [("eventsOlderThan", "firing"), ("eventsOlderThan", "resolved")]
 
 
-def test_what_ends_within_14_days_is_told_once_and_once_when_there_is_a_new_one(
+def test_an_expiry_within_14_days_raises_one_alert_and_its_renewal_another(
     spool_path: Path, pager: Pager
 ) -> None:
     """By the date that the operator wrote down, unless something ends before it, as a server has said."""
@@ -278,7 +282,7 @@ def at(day: str) -> float:
     return clock.seconds(f"{day}T00:00:00.000000Z")
 
 
-def test_each_end_is_told_of_whatever_else_ends_before_it(spool_path: Path, pager: Pager) -> None:
+def test_each_expiry_raises_an_alert_whatever_expires_before_it(spool_path: Path, pager: Pager) -> None:
     """One that has ended and is not renewed hides no other; each is over when it itself is renewed."""
     watched = Watched(spool_path, Alerts(command=pager.command))
     watched.providers(first=ending("2027-01-10"), second=ending("2027-01-20"))
@@ -306,7 +310,7 @@ def test_each_end_is_told_of_whatever_else_ends_before_it(spool_path: Path, page
     assert {each["alert"] for each in pager.told} == {"secretEndsWithin"}
 
 
-def test_all_ends_of_one_provider_are_told_of(spool_path: Path, pager: Pager) -> None:
+def test_all_expiries_of_one_provider_raise_alerts(spool_path: Path, pager: Pager) -> None:
     watched = Watched(spool_path, Alerts(command=pager.command))
     auth = ending("2027-01-10")
     [made] = watched.providers(cloud=auth)
@@ -319,7 +323,7 @@ def test_all_ends_of_one_provider_are_told_of(spool_path: Path, pager: Pager) ->
     ]  # fmt: skip
 
 
-def test_an_end_that_was_put_off_for_days_only_is_told_of_again_once_the_first_is_past(
+def test_an_expiry_postponed_by_days_raises_another_alert_once_the_first_is_past(
     spool_path: Path, pager: Pager
 ) -> None:
     watched = Watched(spool_path, Alerts(command=pager.command))
@@ -338,7 +342,7 @@ def test_an_end_that_was_put_off_for_days_only_is_told_of_again_once_the_first_i
         ] == ends
 
 
-def test_a_host_without_runs_is_told_of_and_one_that_was_off_for_a_night_is_not(
+def test_a_host_without_runs_raises_an_alert_and_one_that_was_off_for_a_night_does_not(
     spool_path: Path, pager: Pager
 ) -> None:
     watched = Watched(spool_path, Alerts(no_run_for=Seconds(600), command=pager.command))
@@ -355,7 +359,7 @@ def test_a_host_without_runs_is_told_of_and_one_that_was_off_for_a_night_is_not(
     assert pager.statuses == [("noRunFor", "firing"), ("noRunFor", "resolved")]
 
 
-def test_what_could_not_be_told_is_told_later_or_not_at_all_once_it_is_over(
+def test_an_alert_that_could_not_be_sent_is_sent_later_unless_it_is_over(
     spool_path: Path, pager: Pager
 ) -> None:
     watched = Watched(spool_path, Alerts(failed_more_than=0, command=pager.command))

@@ -57,7 +57,9 @@ def resident(pid: int) -> int:
 
 
 @pytest.mark.security_case(144)
-def test_who_holds_all_connections_keeps_nobody_from_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_holds_all_connections_does_not_keep_others_from_asking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(app, "MAX_CONNECTIONS", 3)
     answering, done = asyncio.Event(), asyncio.Event()
 

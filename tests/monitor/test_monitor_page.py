@@ -339,7 +339,7 @@ class Listener:
         self._socket.close()
 
 
-def test_a_listener_hears_of_news_and_listeners_are_bounded(relay: Relay, states: Queue) -> None:
+def test_an_open_page_is_notified_of_changes_and_their_number_is_bounded(relay: Relay, states: Queue) -> None:
     with relay.monitor():
         first = Listener(relay.http_port)
         first.await_line(b"Content-Type: text/event-stream")

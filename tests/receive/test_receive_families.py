@@ -54,7 +54,7 @@ def test_both_addresses_of_localhost_take_mail(tmp_path: Path, host: str) -> Non
 
 
 @pytest.mark.security_case(106)
-def test_another_program_on_the_other_address_is_told_of_at_the_start_and_by_doctor(
+def test_another_program_on_the_other_address_is_reported_at_the_start_and_by_doctor(
     relay: Relay, squatter: int
 ) -> None:
     relay.configure({"smtpPort": squatter})

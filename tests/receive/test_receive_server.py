@@ -127,7 +127,7 @@ def test_a_client_that_leaves_while_its_message_is_committed_stops_nothing(gated
     assert any("event=accepted" in line for line in receiver.log)
 
 
-def test_stopping_tells_the_idle_and_lets_a_message_in_flight_finish(tmp_path):
+def test_stopping_sends_421_to_idle_clients_and_lets_a_message_in_flight_finish(tmp_path):
     with running(tmp_path) as receiver:
         idle, busy = connect(receiver), connect(receiver)
         until_data(busy)
@@ -158,7 +158,7 @@ def test_a_message_that_outlasts_the_grace_time_is_dropped(tmp_path):
         assert receiver.messages() == receiver.leftovers() == []
 
 
-def test_one_connection_too_many_is_told_to_come_back(tmp_path):
+def test_one_connection_too_many_gets_a_temporary_refusal(tmp_path):
     with running(tmp_path, replace(OPEN, max_connections=1)) as receiver:
         with connect(receiver) as busy:
             busy.sendall(b"EHLO x\r\nMAIL FROM:<a@example.com>\r\n")
@@ -183,7 +183,7 @@ print(*receiver.log, sep="\\n")
 
 
 @pytest.mark.fault_row(6)
-def test_without_descriptors_clients_are_told_and_service_resumes(tmp_path):
+def test_without_descriptors_clients_get_421_and_service_resumes(tmp_path):
     """The accept loop neither spins nor falls silent, and complains once however many clients came."""
     child = subprocess.Popen(
         [sys.executable, "-c", FEW_DESCRIPTORS, str(tmp_path)],
@@ -271,7 +271,7 @@ def test_a_defect_of_ours_ends_one_session_with_421_and_no_detail(tmp_path, monk
         connect(receiver).close()
 
 
-def test_an_idle_client_is_told_and_closed(tmp_path):
+def test_an_idle_client_gets_421_and_is_closed(tmp_path):
     with running(tmp_path, replace(OPEN, idle_timeout=0.05)) as receiver, connect(receiver) as connection:
         assert everything(connection).startswith(b"421 4.4.2 ")
 

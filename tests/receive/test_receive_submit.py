@@ -151,7 +151,7 @@ def test_it_sends_as_its_user_may_and_no_oftener(directory):
 
 
 @pytest.mark.parametrize("base", [OPEN, CLOSED], ids=["open", "closed"])
-def test_a_program_that_is_nobodys_is_told_so(directory, base):
+def test_a_program_whose_user_is_not_mapped_is_refused_with_the_reason(directory, base):
     """Also where nobody need log in: at this socket everybody is somebody."""
     uid = os.geteuid()
     with receiver(directory, (LocalUser("web", uid=uid + 1),), base) as (server, path):

@@ -14,7 +14,7 @@ def told(relay: Relay) -> list[dict[str, object]]:
     return [{key: value for key, value in json.loads(line).items() if key != "at"} for line in lines]
 
 
-def test_each_refusal_is_told_once_with_who_and_why(relay: Relay) -> None:
+def test_each_refusal_is_logged_once_with_the_client_and_the_reason(relay: Relay) -> None:
     peer = {"peer": LOOPBACK}
     user = {"user": USERNAME, **peer}
     sender = {"from": "app@example.com"}

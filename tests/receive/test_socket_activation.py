@@ -160,7 +160,7 @@ def test_a_client_in_the_middle_of_its_message_finishes_it(tmp_path):
         assert [reply[:9] for reply in replies.readlines()] == [b"250 2.0.0", b"421 4.3.2"]
 
 
-def test_an_idle_client_is_told_that_the_receiver_ends(tmp_path):
+def test_an_idle_client_is_notified_that_the_receiver_ends(tmp_path):
     with stopping(tmp_path, quiet=0) as (_, replies):
         assert [reply[:9] for reply in replies.readlines()] == [b"421 4.3.2"]
 
@@ -202,7 +202,7 @@ def test_a_connection_starts_everything_and_is_served(tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_a_socket_that_is_nobodys_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_socket_that_no_listener_claims_is_refused_with_the_reason(tmp_path: Path) -> None:
     relay, other = Relay(tmp_path), free_port()
     with activated(relay, f"127.0.0.1:{other}") as program:
         program.await_port(other)

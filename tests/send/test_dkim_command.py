@@ -214,7 +214,7 @@ def test_a_message_without_a_signature_is_said_to_have_none(signing_relay, serve
     assert "has no DKIM signature" in said.stderr
 
 
-def test_a_key_that_is_not_published_or_not_to_be_had_is_told_apart(signing_relay, server, signed):
+def test_a_key_that_is_not_published_is_distinguished_from_a_failed_lookup(signing_relay, server, signed):
     zone, server.zone = server.zone, {}
     said = verified(signing_relay, server, signed)
     assert said.returncode == 1

@@ -107,7 +107,7 @@ def test_a_walk_asks_eight_names_at_most(server) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "p=", "p=nothing", "sp=none"])
-def test_a_record_without_a_policy_is_told_of(server, text) -> None:
+def test_a_record_without_a_policy_is_reported(server, text) -> None:
     finding = judged(server, {"example.com": text}, "example.com", "example.com")
     assert (finding.grade, "is not a policy" in finding.found) == (Grade.WARNING, True)
 

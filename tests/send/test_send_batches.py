@@ -50,7 +50,7 @@ def test_a_session_that_ends_with_one_too_many_is_followed_by_smaller_transactio
     assert found(relay.spool, message) is None
 
 
-def test_a_server_that_takes_fewer_and_fewer_is_left_alone(relay: Relay) -> None:
+def test_a_server_that_takes_fewer_and_fewer_recipients_is_given_up(relay: Relay) -> None:
     ended = said("421 4.5.3 Too many recipients", DROP)
     with Server({"rcpt": [*[None] * 5, ended, *[None] * 3, ended, ended]}) as server:
         relay.configure(forward_to(server, batchDelay=0))

@@ -316,7 +316,7 @@ def test_an_innocent_that_was_in_hand_when_runners_died_is_not_held(relay: Relay
     assert found(relay.spool, message) is None
 
 
-def test_what_a_dead_runner_had_recorded_is_told_to_the_ledger_by_the_next(
+def test_outcomes_that_a_dead_runner_recorded_are_logged_by_the_next_one(
     relay: Relay, tmp_path: Path
 ) -> None:
     """Killed between the journal's line and the ledger's; the other recipient is still to be tried."""

@@ -253,7 +253,7 @@ THREE = {
 }
 
 
-def test_the_journal_tells_of_each_exchanger_that_was_no_use(relay, internet):
+def test_the_journal_records_each_exchanger_that_failed(relay, internet):
     internet.dns.zone |= THREE
     internet.server(MX2, {"dot": "421 4.3.2 going down"})
     third = internet.server("127.0.0.13")

@@ -124,6 +124,6 @@ def test_the_header_is_what_stands_before_the_empty_line_as_far_as_it_was_read(
 
 
 @pytest.mark.parametrize("bounce", ["sender", "off", "postmaster@example.com"])
-def test_nobody_is_told_of_mail_from_the_null_sender(bounce: str) -> None:
+def test_mail_from_the_null_sender_causes_no_notification(bounce: str) -> None:
     """RFC 5321 6.1: it is a notification itself, and two servers would tell each other for ever."""
     assert destination(Config(bounce=bounce))("") == ""

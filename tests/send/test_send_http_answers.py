@@ -209,7 +209,7 @@ def test_a_pause_is_as_long_as_was_asked(said: Answer, pause: float) -> None:
     assert again.open_until == end + timedelta(seconds=pause if ailment.asked else min(2 * pause, 3600))
 
 
-def test_a_host_is_left_alone_as_long_as_it_asks() -> None:
+def test_a_host_is_paused_for_as_long_as_it_asks() -> None:
     """503 with Retry-After is about any mail: one is enough, though it answered a mail's request."""
     mail = Witness("1", "a@x.example", ("y.example",))
     busy = Ailment.of(Scope.HOST, answer(503, b"", Retry_After="1200").line(), mail)
