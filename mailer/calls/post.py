@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from mailer.ground.shortage import SHORTAGES
 from mailer.mail.reply import printable
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ _MAX_RESPONSE = 256 * 1024
 
 class CallError(OSError):
     """A call failed without a usable response. The text never contains the URL, which may be a secret."""
+
+    def __init__(self, text: str, *, local: bool = False) -> None:
+        """Args: local: the cause is on this host, such as a lack of descriptors."""
+        super().__init__(text)
+        self.local = local
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,7 @@ async def post(
     except CallError:
         raise
     except (ClientError, OSError, ValueError) as error:
-        raise CallError(words_of(error)) from None
+        raise CallError(words_of(error), local=is_local(error)) from None
     finally:
         await asyncio.sleep(0)  # aiohttp closes its connection in the next iteration of the event loop
 
@@ -137,9 +143,19 @@ async def _bounded(content: Any) -> bytes:  # noqa: ANN401 - aiohttp's reader
     return data
 
 
+def is_local(error: Exception) -> bool:
+    """Return whether a call failed because this host lacks something."""
+    return getattr(_wrapped(error), "errno", None) in SHORTAGES
+
+
+def _wrapped(error: Exception) -> Any:  # noqa: ANN401 - any error
+    """Return the system's error that aiohttp wraps; any other one as it is."""
+    return getattr(error, "os_error", None) or error
+
+
 def words_of(error: Exception) -> str:
     """Return the reason why there was no response, if possible in the system's words, which aiohttp wraps."""
-    wrapped: Any = getattr(error, "os_error", None) or error
+    wrapped = _wrapped(error)
     certificate = getattr(error, "certificate_error", None) or wrapped
     if isinstance(certificate, ssl.SSLCertVerificationError):
         return printable(f"its certificate is not trusted: {certificate.verify_message}", 300)

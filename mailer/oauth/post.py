@@ -9,7 +9,7 @@ import msgspec
 
 from mailer.calls.post import JSON, CallError
 from mailer.calls.post import post as call
-from mailer.oauth.trouble import from_server
+from mailer.oauth.trouble import from_server, ours
 
 TIMEOUT = 30.0
 """Seconds for the whole request and its answer."""
@@ -54,6 +54,8 @@ async def post(url: str, form: Mapping[str, str]) -> Answer:
     except TimeoutError:
         raise from_server(host, f"it has not answered in time ({TIMEOUT:.0f} s)", temporary=True) from None
     except CallError as trouble:
+        if trouble.local:
+            raise ours(f"no request can be made: {trouble}", temporary=True, local=True) from None
         raise from_server(host, str(trouble), temporary=True) from None
     if to := response.redirects_to:
         raise from_server(host, f"it redirects to {to}, which is not followed")

@@ -210,8 +210,10 @@ class TokenSource:
                 return await self._ask(credentials, kept)
             except TokenTrouble as trouble:
                 told = self._with_damage(kept, trouble)
-                with suppress(TokenTrouble):
-                    self._note(credentials, told)
+                # What this program lacks, another one, or the next attempt, may have.
+                if not trouble.local:
+                    with suppress(TokenTrouble):
+                        self._note(credentials, told)
                 raise told from trouble.__cause__
 
     def _with_damage(self, kept: Tokens, trouble: TokenTrouble) -> TokenTrouble:

@@ -29,7 +29,7 @@ ROOMS_IMPORT = {
     "ground": frozenset(),
     **dict.fromkeys(SHARED_ROOMS, BASE),
     # What is asked outside of mail: by HTTP, or by running a program.
-    "calls": VALUES,
+    "calls": BASE,
     # Tokens are kept in the spool, under the terms of the configuration.
     "oauth": VALUES | {"config", "spool", "calls"},
     "events": BASE | SHARED_ROOMS | {"calls"},

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -639,6 +640,26 @@ def test_a_server_that_is_not_reached_not_found_or_not_trusted_is_named(
     monkeypatch.delenv("SSL_CERT_FILE")
     assert name(bench.server.url) == "untrustedCertificate"
     assert bench.server.forms == []
+
+
+def test_what_this_program_lacks_is_no_failure_of_the_server(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program, or this one a moment later, has a descriptor for the request."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def ask() -> None:
+        with monkeypatch.context() as without_descriptors:
+            without_descriptors.setattr(socket, "socket", full)
+            await bench.source().token()
+
+    with pytest.raises(TokenTrouble, match="Too many open files") as caught:
+        asyncio.run(ask())
+    assert caught.value.local
+    assert bench.kept == Tokens()
+    assert token(bench.source()) in bench.server.access
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

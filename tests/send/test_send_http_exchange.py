@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -158,3 +160,16 @@ def test_an_error_text_has_nothing_of_a_secret_url(scheme: str, server: Server, 
     with pytest.raises((CallError, TimeoutError), match=text) as error:
         run_with(server, call)
     assert SECRET not in str(error.value)
+
+
+def test_a_lack_of_descriptors_is_no_trouble_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def ask() -> None:
+        monkeypatch.setattr(socket, "socket", full)
+        await Exchange(Timeouts(), "").ask("GET", "http://127.0.0.1:9/")
+
+    with pytest.raises(Broken, match="Too many open files") as caught:
+        asyncio.run(ask())
+    assert (caught.value.local, caught.value.phase) == (True, Phase.CONNECT)

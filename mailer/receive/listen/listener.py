@@ -10,8 +10,8 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 
+from mailer.ground.shortage import SHORTAGES
 from mailer.mail.reply import Reply
 from mailer.receive.peers import UNIX
 
@@ -78,7 +78,7 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in {EMFILE, ENFILE, ENOBUFS, ENOMEM}:
+                if error.errno not in SHORTAGES:
                     raise
                 self._spend_reserve(self._out_of_descriptors(error))
                 return

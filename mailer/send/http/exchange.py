@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mailer.calls.post import proxied, words_of
+from mailer.calls.post import is_local, proxied, words_of
 from mailer.send.http.answer import Answer
 from mailer.send.http.apis import Request
 from mailer.send.phase import Phase, Timeouts
@@ -29,7 +29,9 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 class Broken(ConnectionError):
     """The connection failed before there was an answer."""
 
-    def __init__(self, text: str, phase: Phase, *, whole: bool, temporary: bool = True) -> None:
+    def __init__(
+        self, text: str, phase: Phase, *, whole: bool, temporary: bool = True, local: bool = False
+    ) -> None:
         """Keep the details of the failure.
 
         Args:
@@ -37,12 +39,14 @@ class Broken(ConnectionError):
             phase: CONNECT, TLS or BODY, and DOT once the whole request was sent.
             whole: whether the whole request was sent, so that the server may have executed it.
             temporary: false if it lasts until an operator intervenes.
+            local: the cause is on this host, such as a lack of descriptors.
         """
         super().__init__(text)
         self.text = text
         self.phase = phase
         self.whole = whole
         self.temporary = temporary
+        self.local = local
 
 
 class Exchange:
@@ -215,5 +219,5 @@ class Exchange:
         if isinstance(error, ClientConnectorSSLError):
             return Broken(text, Phase.TLS, whole=False)
         if isinstance(error, (ClientHttpProxyError, ClientConnectorError, ConnectionTimeoutError)):
-            return Broken(text, Phase.CONNECT, whole=False)
+            return Broken(text, Phase.CONNECT, whole=False, local=is_local(error))
         return Broken(text, Phase.BODY, whole=False)

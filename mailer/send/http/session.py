@@ -289,7 +289,8 @@ class HttpSession:
 
     def _trouble(self, broken: Broken) -> HopTrouble:
         kind = SessionLost if broken.phase is Phase.BODY else HopTrouble
-        return kind(self.label, broken.phase, printable(broken.text), temporary=broken.temporary)
+        scope = Scope.LOCAL if broken.local else Scope.HOST
+        return kind(self.label, broken.phase, printable(broken.text), scope=scope, temporary=broken.temporary)
 
     def _tell(self, line: str) -> None:
         if self._say:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mailer.ground.deadline import DeadlineTimer
 from mailer.ground.lazy_task import Wait, run_woken
+from mailer.ground.shortage import SHORTAGES
 from mailer.mail.host_name import is_loopback
 from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
@@ -31,10 +32,6 @@ from mailer.send.trouble import HopTrouble
 
 if TYPE_CHECKING:
     from mailer.send.smtp.transcript import Say, Transcript
-
-# Errors of this machine, which any other hop would meet as well. EACCES and EPERM are not among them: a local
-# firewall may forbid port 25 and allow 587.
-_LOCAL_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 TIMED_OUT = os.strerror(errno.ETIMEDOUT)
 _ABORTED = "aborted"
@@ -356,7 +353,8 @@ def _scope_of(error: OSError, hop: Hop, address: str) -> Scope:
         # No free port, or a source address that this machine does not have. Where IPv6 is disabled, this is
         # the error for every IPv6 address.
         return Scope.HOST if ":" in address and not hop.source_address else Scope.LOCAL
-    return Scope.LOCAL if error.errno in _LOCAL_ERRORS else Scope.HOST
+    # EACCES and EPERM are no shortages: a local firewall may forbid port 25 and allow 587.
+    return Scope.LOCAL if error.errno in SHORTAGES else Scope.HOST
 
 
 async def _look_up(hop: Hop, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> list[str]:
