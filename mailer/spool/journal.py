@@ -121,7 +121,7 @@ def encode(*events: Event) -> bytes:
 def decode(journal: bytes) -> Iterator[Event]:
     """Yield the events of the lines that parse."""
     for line in journal.split(b"\n"):
-        if line.startswith(b"{"):
+        if line.lstrip(b" \t\r").startswith(b"{"):
             try:
                 yield _decoder.decode(line)
             except _UNREADABLE:

@@ -10,7 +10,7 @@ from mailer.mail.clock import rfc3339
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
 from mailer.spool.fold import fold
-from mailer.spool.journal import OVERDUE, Event, Kind, decode, encode, last_kind
+from mailer.spool.journal import OVERDUE, Event, Kind, decode, decode_whole, encode, last_kind
 from mailer.spool.message_state import Disposition, State
 
 BOB, EVE = "bob@example.net", "eve@example.org"
@@ -296,3 +296,9 @@ def test_what_the_operator_allows_lasts_until_it_is_handed_over_again() -> None:
     again = at(5, Kind.COMMITTING, BOB, attempt=4, hop="hop")
     for more in ((again,), (again, at(6, Kind.UNCERTAIN, BOB, attempt=4, hop="hop"))):
         assert not folded(*allowed, *more).by_address[BOB].allowed
+
+
+@pytest.mark.parametrize("before", [b"\r", b" ", b"\t", b"x"])
+def test_both_readers_of_a_journal_agree_on_what_a_line_begins_with(before: bytes) -> None:
+    lines = before + encode(at(0, Kind.RETURNED))
+    assert decode_whole(lines) == [*decode(lines)]
