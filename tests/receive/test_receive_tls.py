@@ -257,11 +257,15 @@ def test_a_peer_from_elsewhere_gets_so_many_connections(tmp_path):
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
-            receiver.server._peers["192.0.2.1"] = 1
-            assert receiver.server._judge(ours, "192.0.2.1", tls=False).code == 421
-            assert receiver.server._judge(ours, "192.0.2.2", tls=False) is None
-            receiver.server._peers["127.0.0.1"] = 5
-            assert receiver.server._judge(ours, "127.0.0.1", tls=False) is None
+            admission = receiver.server._admission
+            admission.count("192.0.2.1")
+            assert admission.judge(ours, "192.0.2.1", tls=False).code == 421
+            assert admission.judge(ours, "192.0.2.2", tls=False) is None
+            admission.uncount("192.0.2.1")
+            assert admission.judge(ours, "192.0.2.1", tls=False) is None
+            for _ in range(5):
+                admission.count("127.0.0.1")
+            assert admission.judge(ours, "127.0.0.1", tls=False) is None
 
 
 def test_sighup_changes_the_configuration_and_drops_no_connection(relay: Relay, tmp_path: Path) -> None:
