@@ -13,6 +13,7 @@ from mailer.send import defects
 from mailer.send.batches import Batches, is_unasked
 from mailer.send.dkim.signer import SigningError
 from mailer.send.outgoing import Outgoing
+from mailer.send.phase import Phase
 from mailer.send.presenter import Presenter
 from mailer.send.record import Record
 from mailer.send.routes.directions import Way, unreachable
@@ -178,10 +179,15 @@ class Attempt:
                 else:
                     outcomes = await self._deliver(route, outgoing, batch)
             except HopTrouble as trouble:
-                # The trouble would affect the remaining batches too.
-                left = [*batch, *batches.left]
-                on = hops_left and _is_passed_on(trouble, patient=patient)
-                return [*passed_on, *self._after_trouble(trouble, left, hops_left=on)]
+                if trouble.phase is Phase.RCPT:
+                    left = batches.lose(batch)
+                else:
+                    # The trouble would affect the remaining batches too.
+                    left, batches.left = [*batch, *batches.left], []
+                if left:
+                    on = hops_left and _is_passed_on(trouble, patient=patient)
+                    passed_on += self._after_trouble(trouble, left, hops_left=on)
+                continue
             except OSError:
                 raise  # A disk error: what cannot be recorded must not be sent.
             except Exception as error:  # noqa: BLE001 - a defect at one destination must not stop the others
