@@ -62,7 +62,7 @@ from mailer.cli.options import config_option, examples
         "resume": "End a pause: `mailer-send --watch` continues within a second, other runners...",
         "reload": "Have `serve`, `mailer-send --watch`, `monitor` and `up` read their...",
         "spool": "Look into the queue, and act on it.",
-        "hosts": "Show the hosts that share `spoolDir`: who uses the spool of each, and how...",
+        "hosts": "Show the hosts that share `spoolDir`: which host uses the spool of each, and...",
         "providers": "Show the providers in the order in which they are tried, and the state of each.",
         "auth": "Log in to providers whose `auth` is of type oauth2, and show the state of...",
         "route": "Explain where a mail would go: the rule, the hops in order, and the terms of...",

@@ -295,7 +295,8 @@ def test_a_printer_sends_and_the_ledger_says_who_it_was(tmp_path: Path, elsewher
     relay = Relay(tmp_path, {"listeners": [listener], "security": {"allowLocalOnly": False}})
     added = relay.mailer("user", "add", "printers", "--allow", "lan.example", given="a long password\n")
     assert added.returncode == 0, added.stderr
-    with relay.serve():
+    with relay.serve() as server:
+        server.await_port(port, elsewhere)
         with smtplib.SMTP(elsewhere, port, timeout=60) as client:
             client.sendmail("scan@lan.example", ["b@example.net"], MESSAGE)
         # This host's other door has no such network.

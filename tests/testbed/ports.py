@@ -75,10 +75,10 @@ def free_port() -> int:
     raise OSError(f"no free port found in {_BLOCK} from {block.draw()} on")
 
 
-def accepts(port: int) -> bool:
-    """Whether something on loopback accepts connections at this port."""
+def accepts(port: int, host: str = LOOPBACK) -> bool:
+    """Whether something accepts connections at this port, on loopback if nothing else is said."""
     try:
-        socket.create_connection((LOOPBACK, port), timeout=5).close()
+        socket.create_connection((host, port), timeout=5).close()
     except OSError:
         return False
     return True

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from testbed.ports import accepts
+from testbed.ports import LOOPBACK, accepts
 from testbed.waiting import until
 
 # Seconds; a server that needs more than these to end is a finding, so `stop` reports it. Longer than our own
@@ -69,8 +69,8 @@ class ServerProcess:
         """What it has printed so far."""
         return self.log.read_text(errors="replace")
 
-    def await_port(self, port: int) -> None:
-        """Return when it accepts connections; it is stopped if this raises.
+    def await_port(self, port: int, host: str = LOOPBACK) -> None:
+        """Return when it accepts connections there; it is stopped if this raises.
 
         Raises:
             AssertionError: it ended, or did not get there in time; the message holds what it printed.
@@ -78,7 +78,7 @@ class ServerProcess:
 
         def ready() -> bool:
             assert self.running, f"the server ended with {self._process.returncode}:\n{self.output()}"
-            return accepts(port)
+            return accepts(port, host)
 
         try:
             until(ready, f"port {port} of {self._process.args!r} to accept connections")

@@ -41,7 +41,7 @@ from mailer.spool.preparation import SpoolError
     summaries={
         "join": "Begin to use the spool of this host, once for each host.",
         "drain": "Refuse new mail on this host, with 451 within five seconds, while what is...",
-        "leave": "Give up the spool of this host, so that another one may take its mail over.",
+        "leave": "Give up the spool of this host, so that another host may take over its mail.",
         "adopt": "Take over the mail of a host that is dead or has left: move it into the...",
     },
     invoke_without_command=True,
