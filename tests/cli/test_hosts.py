@@ -231,7 +231,9 @@ def test_a_host_that_is_declared_off_and_is_not_stops_by_itself(a: Host, b: Host
             assert program.wait() == Exit.TEMPORARY
             assert "the spool of a was taken over by b" in program.output().splitlines()[-1]
     assert b.mailer_send("--once", under=b.here).returncode == 0
-    assert deliveries(hop) == Counter(accepted)
+    # The last one was refused; it may have been durable already, in a spool that was then b's.
+    in_flight = Counter([f"m{len(accepted)}"])
+    assert deliveries(hop) in (Counter(accepted), Counter(accepted) + in_flight)
     rows = b.rows()
     assert (rows["a"]["state"], rows["a"]["messages"], rows["b"]["messages"]) == ("left", 0, 0)
     assert rows["a"]["evidence"] == ""

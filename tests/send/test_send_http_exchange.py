@@ -167,8 +167,12 @@ def test_a_lack_of_descriptors_is_no_trouble_of_the_server(monkeypatch: pytest.M
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     async def ask() -> None:
+        exchange = Exchange(Timeouts(), "")
         monkeypatch.setattr(socket, "socket", full)
-        await Exchange(Timeouts(), "").ask("GET", "http://127.0.0.1:9/")
+        try:
+            await exchange.ask("GET", "http://127.0.0.1:9/")
+        finally:
+            await exchange.close()
 
     with pytest.raises(Broken, match="Too many open files") as caught:
         asyncio.run(ask())
