@@ -139,7 +139,7 @@ def test_the_run_that_a_request_started_finishes_what_is_in_flight_and_ends_with
 
     with Server({"dot": hesitate}) as server:
         relay.configure(forward_to(server, sending={"concurrency": 1}))
-        for _ in range(2):
+        for _ in range(5):
             queue(relay.spool)
         with relay.monitor() as monitor:
             post(relay.http_port, RETRY)
@@ -150,8 +150,10 @@ def test_the_run_that_a_request_started_finishes_what_is_in_flight_and_ends_with
             go_on.set()
             assert monitor.wait() == 0
             assert not Path(f"/proc/{run}").exists()
-        assert len(server.delivered()) == 1
-    assert [found.place for found in walk(relay.spool).values()] == ["new"]
+        # The reply may reach the run together with the signal, and the next message begin before that.
+        delivered = len(server.delivered())
+        assert delivered in {1, 2}
+    assert [found.place for found in walk(relay.spool).values()] == ["new"] * (5 - delivered)
 
 
 def test_a_client_that_leaves_does_not_stop_what_it_asked_for(relay: Relay, states: Queue) -> None:
