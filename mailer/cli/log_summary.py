@@ -87,6 +87,8 @@ class LogSummary:
             for spool, each in how:
                 with suppress(message_story.NoStory):
                     stories.append(message_story.tell(spool, message_id, each, self._asked))
+                    if stories[-1].seen:
+                        break
             # A message that was moved from one host to another is known on both.
             stories.sort(key=lambda story: story.seen is None)
             if stories:

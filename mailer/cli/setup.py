@@ -102,6 +102,7 @@ def open_log(spool: Spool, level: Level, form: Format = Format.LOGFMT, *, keep: 
         sink(Level.WARNING, "the ledger cannot be written; no mail depends on it", {"error": error.strerror})
 
     ledger = Ledger(partial(spool.directory, LOG), on_trouble)
+    spool.on_close.append(ledger.end)
     traces = partial(spool.directory, TRACES)
     return MailLog(time.time, sink, ledger, traces=traces, keep=keep, shown=level)
 

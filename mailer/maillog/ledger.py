@@ -8,7 +8,6 @@ can, at its end at the latest. Lines of programs that ended before are lost, so 
 each outage (`lost`).
 """
 
-import atexit
 import errno
 import os
 import re
@@ -240,6 +239,8 @@ class Ledger:
             try:
                 self._flush()
             except OSError:
+                if self._failing:
+                    raise
                 self.close()
                 self._flush()  # An error of one call alone is no outage.
         except OSError as error:
@@ -281,11 +282,10 @@ class Ledger:
             self._unwritten.pop()
         if not self._failing:
             self._failing = True
-            atexit.unregister(self._end)
-            atexit.register(self._end)
             self._on_trouble(error)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Write the lines that were kept, if that is possible now; the directory must be there still."""
         with suppress(OSError), self._lock:
             self._flush(ending=True)
 

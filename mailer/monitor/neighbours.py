@@ -52,7 +52,11 @@ class Neighbours:
         Raises:
             OSError: this host's spool cannot be read.
         """
-        return [question(self.own), *self._ask_others(lambda other: question(other.neighbour))]
+        return [question(self.own), *self.ask_others(question)]
+
+    def ask_others(self, question: Callable[[Neighbour], T]) -> list[T]:
+        """Return the answers for the other hosts whose spools can be read."""
+        return self._ask_others(lambda other: question(other.neighbour))
 
     def queues(self) -> tuple[HostQueue, ...]:
         """Count the queues of the other hosts."""

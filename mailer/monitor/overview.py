@@ -62,13 +62,10 @@ class Overview:
     limits: tuple[Use, ...]
     obstacles: tuple[Obstacle, ...]
     """Reasons why no mail at all is sent."""
-    hosts: tuple[HostQueue, ...] = ()
+    hosts: tuple[HostQueue, ...]
     """The queue of each host that shares `spoolDir`, this one's first; empty: there is only one."""
-
-    @property
-    def queue(self) -> Snapshot:
-        """The queue, of all hosts together."""
-        return merged(each.queue for each in self.hosts) if self.hosts else self.reading.queue
+    queue: Snapshot
+    """The queue, of all hosts together."""
 
     @property
     def status(self) -> Status:
@@ -122,6 +119,7 @@ def overview(
         OSError: the spool cannot be read.
     """
     reading = lookout.look()
+    each_host = _hosts(reading, neighbours)
     spans = (("hour", HOUR), ("day", DAY), ("week", WEEK))
     return Overview(
         reading=reading,
@@ -133,7 +131,8 @@ def overview(
         providers=providers(reading, config),
         limits=limits.uses(),
         obstacles=keeping(reading.at),
-        hosts=_hosts(reading, neighbours),
+        hosts=each_host,
+        queue=merged(each.queue for each in each_host) if each_host else reading.queue,
     )
 
 

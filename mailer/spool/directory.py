@@ -7,7 +7,7 @@ later has no effect on a running program.
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +57,8 @@ class Spool:
         self.root = root
         self.lease: Permission | None = None
         """Checked before mail is accepted, and before it is sent; None: no other host may use the spool."""
+        self.on_close: list[Callable[[], None]] = []
+        """Called when it is closed, and is still open; they raise nothing."""
         self._is_shared: bool | None = None
         self._makes = False
         """Whether this program makes what is missing."""
@@ -221,6 +223,8 @@ class Spool:
         return free_space(self.root)
 
     def close(self) -> None:
+        while self.on_close:
+            self.on_close.pop()()
         if self.lease:
             self.lease.end()
         self._inode_spread.close()

@@ -120,14 +120,17 @@ def _find(context: MonitorContext, message_id: str) -> _Found:
             return missing
         return _Found(neighbour.host, told, _facts(neighbour.spool, told))
 
-    answers = context.neighbours.ask(look)
-    known = [answer for answer in answers if isinstance(answer, _Found)]
-    if known:
-        # A message that was moved from one host to another is known on both.
-        return next((found for found in known if found.story.seen), known[0])
-    missing = answers[0]
-    assert isinstance(missing, NoStory)
-    raise missing
+    ours = look(context.neighbours.own)
+    if isinstance(ours, _Found) and ours.story.seen:
+        return ours
+    # A message that was moved from one host to another is known on both.
+    others = [answer for answer in context.neighbours.ask_others(look) if isinstance(answer, _Found)]
+    others.sort(key=lambda found: found.story.seen is None)
+    if others and (others[0].story.seen or isinstance(ours, NoStory)):
+        return others[0]
+    if isinstance(ours, NoStory):
+        raise ours
+    return ours
 
 
 def _elsewhere(host: str) -> Markup:
