@@ -13,13 +13,12 @@ from mailer.send import defects
 from mailer.send.batches import Batches, is_unasked
 from mailer.send.dkim.signer import SigningError
 from mailer.send.outgoing import Outgoing
-from mailer.send.phase import Phase
 from mailer.send.presenter import Presenter
 from mailer.send.record import Record
 from mailer.send.routes.directions import Way, unreachable
 from mailer.send.routes.route import Route
 from mailer.send.together import together
-from mailer.send.trouble import Action, Hardness, HopTrouble, Resting, SessionLost, decide
+from mailer.send.trouble import Action, Hardness, HopTrouble, Resting, decide
 from mailer.spool.message_state import Standing
 
 if TYPE_CHECKING:
@@ -179,15 +178,10 @@ class Attempt:
                 else:
                     outcomes = await self._deliver(route, outgoing, batch)
             except HopTrouble as trouble:
-                if _may_be_a_recipients(trouble):
-                    left = batches.lose(batch)
-                else:
-                    # The trouble would affect the remaining batches too.
-                    left, batches.left = [*batch, *batches.left], []
-                if left:
-                    on = hops_left and _is_passed_on(trouble, patient=patient)
-                    passed_on += self._after_trouble(trouble, left, hops_left=on)
-                continue
+                # The trouble would affect the remaining batches too.
+                left = [*batch, *batches.left]
+                on = hops_left and _is_passed_on(trouble, patient=patient)
+                return [*passed_on, *self._after_trouble(trouble, left, hops_left=on)]
             except OSError:
                 raise  # A disk error: what cannot be recorded must not be sent.
             except Exception as error:  # noqa: BLE001 - a defect at one destination must not stop the others
@@ -300,16 +294,6 @@ class Attempt:
         for outcome, recipients in passed_on.items():
             self._record.trouble(outcome.hop, outcome.reply, outcome.scope, recipients)
         return [recipient for recipients in passed_on.values() for recipient in recipients]
-
-
-def _may_be_a_recipients(trouble: HopTrouble) -> bool:
-    """Tell whether a session may have ended because of one of the recipients.
-
-    A reset may take the replies before it with it, so it can look as if MAIL had been in the way.
-    """
-    if trouble.phase is Phase.MAIL:
-        return isinstance(trouble, SessionLost) and trouble.reply is None
-    return trouble.phase is Phase.RCPT
 
 
 def _is_passed_on(trouble: HopTrouble, *, patient: bool) -> bool:

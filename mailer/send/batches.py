@@ -11,10 +11,6 @@ from mailer.send.trouble import too_many
 
 _MAX_ENDED = 5
 """Sessions that a server may end, with a 421 for one recipient, before the other ones are deferred too."""
-_MAX_LOST = 5
-"""Sessions that may break off at a recipient in one attempt."""
-_MAX_LOST_TOGETHER = 3
-"""The same, without one between that does not: those of a batch and of both its halves."""
 
 _MAY_BE_OPEN = {Status.PENDING, Status.DEFERRED}
 
@@ -30,9 +26,6 @@ class Batches:
     leaves the excess ones `pending`, and they follow in the same way. A limit on the number of domains does
     not reduce the batch size. A server may also end the session at the first one too many (421): then all
     follow in batches of those that it took before.
-
-    A session that breaks off at one recipient, for whatever reason, must not keep the mail from the
-    others. So the batch follows in two halves, and the next attempt divides the half with that recipient.
     """
 
     def __init__(self, recipients: Sequence[Recipient], size: int) -> None:
@@ -44,12 +37,6 @@ class Batches:
         self._begun = False
         self._ended = 0
         """Sessions that the server ended because of one of the recipients."""
-        self._halves: list[int] = []
-        """The sizes of the next batches, if they are halves of one."""
-        self._is_half = False
-        """Whether `next` returned a half last."""
-        self._lost = self._lost_together = 0
-        """Sessions that broke off at a recipient: all, and those since a batch was settled."""
         self._over = 0
         """How many recipients at the head of `left` were put back."""
 
@@ -57,9 +44,7 @@ class Batches:
         """Return the next batch; empty when there is none."""
         if not self.left:
             return []
-        self._is_half = bool(self._halves)
-        size = self._halves.pop(0) if self._halves else self._size
-        batch, self.left = self.left[:size], self.left[size:]
+        batch, self.left = self.left[: self._size], self.left[self._size :]
         self.pause = self._begun and not self._over
         self._begun, self._over = True, max(0, self._over - len(batch))
         return batch
@@ -70,25 +55,6 @@ class Batches:
         self._over += len(batch) - count
         return batch[:count]
 
-    def lose(self, batch: Sequence[Recipient]) -> Sequence[Recipient]:
-        """Note that the session broke off at one of a batch's recipients.
-
-        Returns:
-            Those that are to wait for the next attempt: all that are left, if the server seems to be at
-            fault; the batch, if it cannot be divided any more in this attempt; or none, and it follows in two
-            halves.
-        """
-        self._lost += 1
-        self._lost_together += 1
-        if self._lost > _MAX_LOST or self._lost_together == _MAX_LOST_TOGETHER:
-            left, self.left = self.left, []
-            return [*batch, *left]
-        if self._is_half or len(batch) == 1:
-            return batch
-        self.left, self._over = [*batch, *self.left], self._over + len(batch)
-        self._halves = [-(-len(batch) // 2), len(batch) // 2]
-        return ()
-
     def settle(
         self, batch: Sequence[Recipient], outcomes: Sequence[Outcome]
     ) -> tuple[list[Recipient], list[Outcome]]:
@@ -96,7 +62,6 @@ class Batches:
 
         The loop ends, since each call settles a recipient or makes the next batch smaller.
         """
-        self._lost_together = 0
         if _MAY_BE_OPEN.isdisjoint(map(_status, outcomes)):
             return list(batch), list(outcomes)
         if fits := _fit_before_the_end(outcomes):

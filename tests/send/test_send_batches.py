@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from outbound.hostile import DROP, AtMost, Server, Session, per_address, said
+from outbound.hostile import DROP, AtMost, Server, Session, said
 from outbound.sending import forward_to, found, queue
 from testbed.relay import Relay
 
@@ -57,35 +57,6 @@ def test_a_server_that_takes_fewer_and_fewer_recipients_is_given_up(relay: Relay
         message = queue(relay.spool, TEN)
         assert relay.mailer_send("--once").returncode == 0
         assert (server.messages, len(server.sessions) < 20) == ([], True)
-    left = found(relay.spool, message)
-    assert left
-    assert set(left.statuses.values()) == {"deferred"}
-
-
-@pytest.mark.parametrize("end", [DROP, said("421 go away", DROP)])
-def test_one_recipient_that_ends_each_session_does_not_keep_the_others(relay: Relay, end: object) -> None:
-    """Each attempt halves those that share its fate; they had the mail after five days, or never."""
-    with Server({"rcpt": per_address({TEN[3]: end})}) as server:
-        relay.configure(forward_to(server, batchDelay=0))
-        message = queue(relay.spool, TEN)
-        delivered = []
-        for _ in range(3):
-            assert relay.mailer_send("--once").returncode == 0
-            delivered.append({to for sent in server.messages for to in sent.recipients})
-            relay.mailer("spool", "retry", "--all").check_returncode()
-        assert delivered == [{*TEN[5:]}, {*TEN[5:], *TEN[:3]}, {*TEN} - {TEN[3]}]
-        left = found(relay.spool, message)
-        assert left
-        assert {to for to, status in left.statuses.items() if status != "sent"} == {TEN[3]}
-        assert sum(len(sent.recipients) for sent in server.messages) == 9
-
-
-def test_a_server_whose_sessions_all_break_off_is_asked_three_times(relay: Relay) -> None:
-    with Server({"rcpt": DROP}) as server:
-        relay.configure(forward_to(server, batchDelay=0, batchSize=4))
-        message = queue(relay.spool, TEN)
-        assert relay.mailer_send("--once").returncode == 0
-        assert len(server.sessions) == 3
     left = found(relay.spool, message)
     assert left
     assert set(left.statuses.values()) == {"deferred"}

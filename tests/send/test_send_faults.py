@@ -60,27 +60,21 @@ NONSENSE = {"garbage": b"\xff\xfb garbage\r\n", "NUL": NUL, "6xx": "620 what"}
 TABLE: Table = {
     "nothing": ({}, "sent"),
     # Lost before the dot.
-    **each(("connect", "banner", "ehlo", "body"), LOSSES, "deferred"),
-    # In halves, in the same run, unless another exchanger takes it: one recipient may be the reason.
-    **each(("mail", "rcpt"), LOSSES, "halved"),
-    **at_the_second_rcpt(LOSSES, "halved"),
-    # A reset takes the replies before it with it, if commands were sent ahead.
-    **each(("data",), LOSSES, "either"),
+    **each(("connect", "banner", "ehlo", "mail", "rcpt", "data", "body"), LOSSES, "deferred"),
+    **at_the_second_rcpt(LOSSES, "deferred"),
     # Lost after the dot.
     **each(("dot",), LOSSES, "uncertain"),
     # Lost after the final reply.
     **each(("after",), LOSSES, "sent"),
     **each(("quit",), {**LOSSES, **NONSENSE, "421": GOING}, "sent"),
     # Out of step.
-    **each(("banner", "ehlo", "data"), NONSENSE | {"421": GOING}, "deferred"),
-    **each(("mail",), {"421": GOING}, "deferred"),
-    **at_the_second_rcpt(NONSENSE | {"421": GOING, "354": "354 go"}, "halved"),
-    **each(("rcpt",), {"354": "354 go"}, "halved"),
+    **each(("banner", "ehlo", "mail", "data"), NONSENSE | {"421": GOING}, "deferred"),
+    **at_the_second_rcpt(NONSENSE | {"421": GOING, "354": "354 go"}, "deferred"),
+    **each(("mail", "rcpt"), {"354": "354 go"}, "deferred"),
     **each(("data",), {"250": "250 ok", "354 and early 250": "354 go\n250 early"}, "deferred"),
     **each(("banner",), {"early 250": "220 hi\n250 early"}, "deferred"),
-    **each(("ehlo",), {"early 250": "250-hi\n250 PIPELINING\n250 early"}, "either"),
-    # It may come before RCPT is sent, or be the reply to it.
-    **each(("mail",), NONSENSE | {"354": "354 go", "early 250": "250 ok\n250 early"}, "either"),
+    **each(("ehlo",), {"early 250": "250-hi\n250 PIPELINING\n250 early"}, "deferred"),
+    **each(("mail",), {"early 250": "250 ok\n250 early"}, "deferred"),
     **each(("dot",), NONSENSE | {"354": "354 go on"}, "uncertain"),
     **each(("dot",), {"421": GOING}, "deferred"),
 }
@@ -181,14 +175,10 @@ def attempted(relay: Relay, *, under: tuple[str, ...] = ()) -> dict[str, Found]:
 def check_first(case: Case, found: Found) -> None:
     """The attempt's own result."""
     assert found.intact, case.name
-    (fate,) = set(found.statuses.values())
-    assert fate in {"halved": {"sent"}, "either": {"sent", "deferred"}}.get(case.fate, {case.fate}), (
-        case.name,
-        found.events,
-    )
-    assert found.place == ("sent" if fate == "sent" else "retry"), case.name
+    assert set(found.statuses.values()) == {case.fate}, (case.name, found.events)
+    assert found.place == ("sent" if case.fate == "sent" else "retry"), case.name
     # I1 as the journal has it: each recipient has its outcome, and the hop that gave it.
-    said = [event for event in found.events if event["event"] == fate]
+    said = [event for event in found.events if event["event"] == case.fate]
     assert sorted(address for event in said for address in event["to"]) == case.to, case.name  # type: ignore[attr-defined]
     assert all(event.get("hop") for event in said), case.name
 
@@ -199,11 +189,7 @@ def check_last(case: Case, found: Found) -> None:
     assert set(found.statuses.values()) == {"sent"}, case.name
     doubtful = [message for message in case.server.messages if not re.match("[245]", message.reply)]
     # I2, I5: one copy, whole; more only if the remote's last word was lost, and then the file says so.
-    taken = [message.recipients for message in case.taken]
-    if case.fate in {"halved", "either"}:
-        assert sorted(address for half in taken for address in half) == case.to, case.name
-    else:
-        assert [sorted(whole) for whole in taken] == [case.to], case.name
+    assert [sorted(message.recipients) for message in case.taken] == [case.to], case.name
     assert len(doubtful) == (case.fate == "uncertain"), case.name
     assert ("uncertain" in found.kinds) == bool(doubtful), case.name
     for message in (*case.taken, *doubtful):
@@ -248,7 +234,7 @@ def test_every_fault_before_the_dot_sends_the_mail_to_the_next_exchanger_and_non
         files = attempted(relay, under=faketime("+3m"))
     for case in made:
         check_last(case, files[case.id])
-        assert bool(case.backup) == (case.fate in {"deferred", "halved", "either"}), case.name
+        assert bool(case.backup) == (case.fate == "deferred"), case.name
 
 
 @pytest.mark.parametrize("mode", ["pipelining", "lockstep and TLS"])
