@@ -63,6 +63,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """Which step of the session the reply answered, as `send.phase` names it; empty: not known."""
     unclear: bool = False
     """Deferred once although the refusal was permanent, because its reason is not clear."""
+    batch: int = 0
+    """Set if the session broke at one of several recipients: how many the next transaction may have."""
     action: str = ""
     """Set for a sent recipient if the sender asked for a success DSN that we must send: `relayed` if the next
     hop does not support DSNs (RFC 3461 5.2.2), `delivered` if there is no next hop."""

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send import defects
-from mailer.send.batches import Batches, is_unasked
+from mailer.send.batches import Batches, is_unasked, smaller
 from mailer.send.dkim.signer import SigningError
 from mailer.send.outgoing import Outgoing
 from mailer.send.presenter import Presenter
@@ -18,7 +18,14 @@ from mailer.send.record import Record
 from mailer.send.routes.directions import Way, unreachable
 from mailer.send.routes.route import Route
 from mailer.send.together import together
-from mailer.send.trouble import Action, Hardness, HopTrouble, Resting, decide
+from mailer.send.trouble import (
+    Action,
+    Hardness,
+    HopTrouble,
+    Resting,
+    decide,
+    may_be_about_a_recipient,
+)
 from mailer.spool.message_state import Standing
 
 if TYPE_CHECKING:
@@ -165,7 +172,7 @@ class Attempt:
         purses = tuple(filter(None, (budget, route.purse)))
         passed_on: list[Recipient] = []
         patient = self._record.attempt < route.attempts
-        batches = Batches(recipients, route.batch_size)
+        batches = Batches(recipients, self._batch_size(route, recipients))
         while batch := batches.next():
             if batches.pause:
                 await self._pause(route.batch_delay)
@@ -178,10 +185,14 @@ class Attempt:
                 else:
                     outcomes = await self._deliver(route, outgoing, batch)
             except HopTrouble as trouble:
-                # The trouble would affect the remaining batches too.
-                left = [*batch, *batches.left]
                 on = hops_left and _is_passed_on(trouble, patient=patient)
-                return [*passed_on, *self._after_trouble(trouble, left, hops_left=on)]
+                divides = not on and may_be_about_a_recipient(trouble)
+                limit = smaller(batch) if divides else 0
+                if not (divides and batches.lose()):
+                    # The trouble would affect the remaining batches too.
+                    batch, batches.left = [*batch, *batches.left], []
+                passed_on += self._after_trouble(trouble, batch, hops_left=on, limit=limit)
+                continue
             except OSError:
                 raise  # A disk error: what cannot be recorded must not be sent.
             except Exception as error:  # noqa: BLE001 - a defect at one destination must not stop the others
@@ -192,6 +203,14 @@ class Attempt:
             settled, theirs = batches.settle(batch, outcomes)
             passed_on += self._judge(settled, theirs, hops_left=hops_left, patient=patient, twice=twice)
         return passed_on
+
+    def _batch_size(self, route: Route, recipients: Sequence[Recipient]) -> int:
+        """Return the most recipients of a transaction: fewer than the route's if sessions broke at some."""
+        if len(recipients) == 1:
+            return 1
+        standings = self._record.state.by_address
+        limits = [standings[recipient.address].batch for recipient in recipients]
+        return min([route.batch_size, *[limit for limit in limits if limit > 0]])
 
     def _deliver(
         self, route: Route, outgoing: Outgoing, batch: Sequence[Recipient]
@@ -226,9 +245,16 @@ class Attempt:
         self._record.outcomes(waiting, gives_up=gives_up)
 
     def _after_trouble(
-        self, trouble: HopTrouble, recipients: Sequence[Recipient], *, hops_left: bool
+        self, trouble: HopTrouble, recipients: Sequence[Recipient], *, hops_left: bool, limit: int
     ) -> Sequence[Recipient]:
-        """Record that a hop failed; return the recipients if another hop is to be tried for them."""
+        """Record that a hop failed; return the recipients if another hop is to be tried for them.
+
+        Args:
+            trouble: what failed.
+            recipients: all that it concerns.
+            hops_left: whether another hop may be tried.
+            limit: how many recipients the next transaction may have; 0 for no limit.
+        """
         if isinstance(trouble, Resting):
             self._rest = min(trouble.until, self._rest)
         else:
@@ -237,7 +263,8 @@ class Attempt:
             self._record.trouble(trouble.hop, trouble.text, trouble.scope, recipients)
             return recipients
         deferred = [
-            Outcome(r.address, Status.DEFERRED, trouble.hop, trouble.text, trouble.scope) for r in recipients
+            Outcome(r.address, Status.DEFERRED, trouble.hop, trouble.text, trouble.scope, batch=limit)
+            for r in recipients
         ]
         self._record.outcomes([outcome for outcome in deferred if outcome.address in self._tried])
         resting = [outcome for outcome in deferred if outcome.address not in self._tried]

@@ -11,6 +11,10 @@ from mailer.send.trouble import too_many
 
 _MAX_ENDED = 5
 """Sessions that a server may end, with a 421 for one recipient, before the other ones are deferred too."""
+_MAX_LOST = 3
+"""Batches in a row whose session breaks at a recipient, before the batches behind them are deferred too."""
+_DIVISOR = 4
+"""By what the batch of the next attempt is smaller after such a break: 100 recipients are 25, 6 and 1."""
 
 _MAY_BE_OPEN = {Status.PENDING, Status.DEFERRED}
 
@@ -26,6 +30,9 @@ class Batches:
     leaves the excess ones `pending`, and they follow in the same way. A limit on the number of domains does
     not reduce the batch size. A server may also end the session at the first one too many (421): then all
     follow in batches of those that it took before.
+
+    A session that breaks at one recipient, for whatever reason, must not keep the mail from the others. The
+    batches behind are sent all the same, and the next attempt divides this one, until the recipient is alone.
     """
 
     def __init__(self, recipients: Sequence[Recipient], size: int) -> None:
@@ -37,6 +44,8 @@ class Batches:
         self._begun = False
         self._ended = 0
         """Sessions that the server ended because of one of the recipients."""
+        self._lost = 0
+        """Batches in a row whose session broke at a recipient."""
         self._over = 0
         """How many recipients at the head of `left` were put back."""
 
@@ -55,6 +64,11 @@ class Batches:
         self._over += len(batch) - count
         return batch[:count]
 
+    def lose(self) -> bool:
+        """Note that the session broke at one of a batch's recipients; return whether to try those left."""
+        self._lost += 1
+        return self._lost < _MAX_LOST
+
     def settle(
         self, batch: Sequence[Recipient], outcomes: Sequence[Outcome]
     ) -> tuple[list[Recipient], list[Outcome]]:
@@ -62,6 +76,7 @@ class Batches:
 
         The loop ends, since each call settles a recipient or makes the next batch smaller.
         """
+        self._lost = 0
         if _MAY_BE_OPEN.isdisjoint(map(_status, outcomes)):
             return list(batch), list(outcomes)
         if fits := _fit_before_the_end(outcomes):
@@ -92,6 +107,11 @@ class Batches:
         if self._ended <= _MAX_ENDED:
             return outcomes
         return [replace(one, status=Status.DEFERRED) if _left_open(one) else one for one in outcomes]
+
+
+def smaller(batch: Sequence[Recipient]) -> int:
+    """Return how many recipients the next transaction may have after one whose session broke; 0: no limit."""
+    return max(1, len(batch) // _DIVISOR) if len(batch) > 1 else 0
 
 
 def _fit_before_the_end(outcomes: Sequence[Outcome]) -> int:

@@ -88,6 +88,7 @@ class JournalBound:
             reason=OVERDUE if again and overdue else "",
             tls=outcome.tls and printable(outcome.tls, _MAX_TLS),
             unclear=outcome.unclear,
+            batch=outcome.batch,
             action=outcome.action,
         )
 
@@ -101,7 +102,7 @@ class JournalBound:
         """
         if outcome.status is not Status.DEFERRED or known.status is not Status.DEFERRED:
             return False
-        if outcome.unclear and not known.unclear:
+        if (outcome.unclear and not known.unclear) or (outcome.batch and outcome.batch != known.batch):
             return False
         if length >= SOFT:
             return True

@@ -9,6 +9,8 @@ that said so about this message or this recipient. A host that is down, an expir
 says nothing about the mail, however permanent the code looks.
 """
 
+import errno
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -245,6 +247,20 @@ class Resting(HopTrouble):
 
 class SessionLost(HopTrouble):
     """The session broke within a transaction, certainly before the final dot: no recipient was sent."""
+
+
+_RESET = {os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE)}
+
+
+def may_be_about_a_recipient(trouble: HopTrouble) -> bool:
+    """Tell whether a session may have broken because of one of the recipients of its transaction.
+
+    A server that closes with commands unread makes its kernel send a reset, at which ours throws away the
+    replies that were not read yet: then it looks as if MAIL had not been answered.
+    """
+    if not isinstance(trouble, SessionLost) or trouble.scope is not Scope.HOST:
+        return False
+    return trouble.phase is Phase.RCPT or (trouble.phase is Phase.MAIL and trouble.text in _RESET)
 
 
 # The scope of readings that are not about the recipient or the message. Such a reply never counts against the

@@ -53,6 +53,7 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
                         let_go=known.let_go and (event.event, event.hop) == (_IN_DOUBT, known.hop),
                         handovers=_handovers(known, event) if outcome is _UNCERTAIN else 0,
                         unclear=event.unclear or known.unclear,
+                        batch=event.batch or known.batch,
                         action=event.action,
                         # A failure is reported once; if it is sent after all, that is to be reported, too.
                         notice="" if outcome is _SENT else known.notice,
@@ -102,6 +103,7 @@ def _after_trouble(standings: dict[str, Standing], event: Event) -> None:
                 event.reply,
                 event.hop,
                 unclear=known.unclear,
+                batch=known.batch,
                 notice=known.notice,
                 warned=known.warned,
             )

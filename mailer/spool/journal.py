@@ -77,6 +77,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     tls: str = ""
     unclear: bool = False
     """In a deferral: the permanent refusal was ambiguous, so the next one like it bounces."""
+    batch: int = 0
+    """In a deferral: the session broke at one of several recipients, so the next transaction has at most so
+    many of them."""
     reason: str = ""
     by: str = ""
     boot: str = ""

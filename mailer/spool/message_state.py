@@ -51,6 +51,8 @@ class Standing(msgspec.Struct, frozen=True):
     """If uncertain: attempts that sent it whole since the first doubtful one, deferred ones included."""
     unclear: bool = False
     """It was once refused permanently but ambiguously: see `Event.unclear`."""
+    batch: int = 0
+    """The most recipients of its next transaction, because sessions broke (`Event.batch`); 0 for no limit."""
     action: str = ""
     """Set if it was sent and the sender asked us for a notification of success: see `Event.action`."""
     notice: str = ""

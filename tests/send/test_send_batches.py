@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from outbound.hostile import DROP, AtMost, Server, Session, said
+from outbound.hostile import DROP, AtMost, Server, Session, per_address, said
 from outbound.sending import forward_to, found, queue
 from testbed.relay import Relay
 
@@ -57,6 +57,52 @@ def test_a_server_that_takes_fewer_and_fewer_recipients_is_given_up(relay: Relay
         message = queue(relay.spool, TEN)
         assert relay.mailer_send("--once").returncode == 0
         assert (server.messages, len(server.sessions) < 20) == ([], True)
+    left = found(relay.spool, message)
+    assert left
+    assert set(left.statuses.values()) == {"deferred"}
+
+
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()])
+@pytest.mark.parametrize("end", [DROP, said("421 go away", DROP)])
+def test_one_recipient_that_ends_each_session_keeps_the_mail_from_no_other(
+    relay: Relay, end: object, extensions: tuple[str, ...]
+) -> None:
+    """The next attempts have fewer recipients at a time; the others had the mail never."""
+    with Server({"rcpt": per_address({TEN[3]: end})}, extensions=extensions) as server:
+        relay.configure(forward_to(server, batchDelay=0))
+        message = queue(relay.spool, TEN)
+        shown = []
+        for _ in range(3):
+            assert relay.mailer_send("--once").returncode == 0
+            shown.append(relay.mailer("spool", "why", message).stdout)
+            relay.mailer("spool", "retry", "--all").check_returncode()
+        assert "at most 2 of them" in " ".join(shown[0].split())
+        assert "tried alone" in " ".join(shown[1].split())
+        assert [sent.recipients for sent in server.messages] == [
+            [*TEN[:2]], [*TEN[4:6]], [*TEN[6:8]], [*TEN[8:]], [TEN[2]],
+        ]  # fmt: skip
+    left = found(relay.spool, message)
+    assert left
+    assert {to for to, status in left.statuses.items() if status != "sent"} == {TEN[3]}
+
+
+def test_a_batch_whose_session_breaks_does_not_keep_those_behind_it(relay: Relay) -> None:
+    with Server({"rcpt": per_address({TEN[1]: DROP})}) as server:
+        relay.configure(forward_to(server, batchDelay=0, batchSize=4))
+        message = queue(relay.spool, TEN)
+        assert relay.mailer_send("--once").returncode == 0
+        assert [sent.recipients for sent in server.messages] == [TEN[4:8], TEN[8:]]
+    left = found(relay.spool, message)
+    assert left
+    assert [to for to, status in left.statuses.items() if status == "deferred"] == TEN[:4]
+
+
+def test_a_server_whose_sessions_all_break_at_a_recipient_is_tried_three_times(relay: Relay) -> None:
+    with Server({"rcpt": DROP}) as server:
+        relay.configure(forward_to(server, batchDelay=0, batchSize=2))
+        message = queue(relay.spool, TEN)
+        assert relay.mailer_send("--once").returncode == 0
+        assert len(server.sessions) == 3
     left = found(relay.spool, message)
     assert left
     assert set(left.statuses.values()) == {"deferred"}

@@ -34,6 +34,11 @@ _SUPPRESSED = (
     "suppress rm ADDRESS`, then `mailer spool retry {id}`."
 )
 _ONCE_MORE = " It is asked once more, since it may be their fault, and bounces if it is refused so again."
+_DIVIDED = (
+    " The session broke at one of several recipients, so the next transactions have at most {0} of them, "
+    "until the one that breaks it is alone."
+)
+_ALONE = " The session broke at one of several recipients, so each of these is now tried alone."
 
 
 def advise(config: Config, standing: Standing) -> str:
@@ -56,7 +61,7 @@ def advise(config: Config, standing: Standing) -> str:
             return _uncertain(config, standing, whose, is_left=bool(moved))
         case _ if standing.reply:
             said = _about(standing, whose)
-            return _once_given_up(said) if standing.status in _GIVEN_UP else said
+            return _once_given_up(said) if standing.status in _GIVEN_UP else said + _divided(standing)
     return ""
 
 
@@ -66,6 +71,12 @@ def _once_given_up(advice: str) -> str:
     if "mailer spool retry" in said or "`mailer reload`" not in said:
         return said
     return f"{said} Then {_RETRY}."
+
+
+def _divided(standing: Standing) -> str:
+    if standing.batch > 1:
+        return _DIVIDED.format(standing.batch)
+    return _ALONE if standing.batch else ""
 
 
 def _name(standing: Standing, whose: Provider | None) -> str:
