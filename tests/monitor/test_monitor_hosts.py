@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -31,7 +32,8 @@ def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
 def ids(hosts: tuple[Host, Host]) -> tuple[str, str, str]:
     """A message that waits on a, one that waits on b, and one that failed on b, in the order of arrival."""
     a, b = hosts
-    first = Queue(a.spool).new("ann@example.net")
+    # Ids of the same millisecond are in no order.
+    first = Queue(a.spool).new("ann@example.net", received=time.time() - 1)
     waits, failed = (Queue(b.spool).new(f"{name}@example.net") for name in ("bob", "cat"))
     Queue(b.spool).fail(failed, "550 5.1.1 no such user", "cat@example.net")
     line = {"at": "2026-11-20T00:00:00.000000Z", "event": "accepted", "id": failed, "from": "x@example.com"}
