@@ -208,8 +208,13 @@ class Kernel:
             file.node.data += octets
             return len(octets)
         file.node.mtime = file.node.ctime = self._clock()
-        # What is opened without O_APPEND is written from its beginning on, and its length put in by pwrite.
-        return self.disk.write(file.node, len(file.node.data), octets)
+        try:
+            # What is opened without O_APPEND is written from its beginning on, its length put in by pwrite.
+            return self.disk.write(file.node, len(file.node.data), octets)
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                self.on_refusal(file.node, again=False)
+            raise
 
     def pwrite(self, fd: int, data: Any, offset: int) -> int:
         file = self._file(fd)
