@@ -5,6 +5,7 @@ that one bad value does not hide the next. A bad value is left at its default wh
 callers must look at `problems` before they use the result.
 """
 
+import re
 import types
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -30,6 +31,20 @@ NEVER_BUILT = {
     "processingTimeout": "each phase of SMTP has its own time-out, and retry.maxAge ends the attempts",
 }
 """Keys that the Go relay documented and never implemented, and what replaces each; accepted anywhere."""
+
+ZEROS: Mapping[str, object] = {
+    "$.smtpPort": 0,
+    "$.forwardProviders[].port": 0,
+    "$.forwardPort": 0,
+    "$.healthCheckPort": 0,
+    "$.directDelivery.retryCount": 0,
+    "$.batchSize": 0,
+    "$.dkim.selector": "",
+}
+"""Values that the Go relay took for a key that is not there, and that mean nothing here."""
+
+_COMMENT = ("_", "//", "$schema")
+"""How keys begin by which people write comments into JSON; the Go relay ignored all unknown keys."""
 
 
 class Unfit:
@@ -121,7 +136,7 @@ class Walk:
         if not isinstance(value, dict):
             return self._expect(path, "an object", value)
         fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-        self._check_keys(value, list(fields), path)
+        value = self._by_known_keys(value, list(fields), path)
         members: dict[str, Any] = {}
         whole = True
         for key, field in fields.items():
@@ -141,15 +156,26 @@ class Walk:
                 members[field.name] = Secret("", key=f"{path}.{key}")  # so that a check can name it
         return kind(**members) if whole else UNFIT
 
-    def _check_keys(self, value: dict[str, object], known: list[str], path: str) -> None:
-        for key in value:
-            where = f"{path}.{printable(key, 60)}"
-            if key in known:
-                continue
-            if key in NEVER_BUILT:
+    def _by_known_keys(self, value: dict[str, object], known: list[str], path: str) -> dict[str, object]:
+        """Return an object's values by the model's keys, of which the Go relay did not compare the case."""
+        folded = {name.lower(): name for name in known}
+        found: dict[str, object] = {}
+        for key, given in value.items():
+            where, name = f"{path}.{printable(key, 60)}", folded.get(key.lower(), "")
+            if name:
+                if key != name:
+                    self.warnings.append(Problem(where, f"is taken for {name}: correct its spelling"))
+                if _is_left_out(f"{path}.{name}", given):
+                    self.warnings.append(Problem(where, "is not set, so the default applies"))
+                    continue
+                found[name] = TWICE if name in found else given
+            elif key in NEVER_BUILT:
                 self.warnings.append(Problem(where, f"has no effect and never had: {NEVER_BUILT[key]}"))
+            elif key.startswith(_COMMENT):
+                self.warnings.append(Problem(where, "is ignored, as a comment"))
             else:
                 self._refuse(where, f"unknown key; the nearest known one is {_nearest(key, known)}")
+        return found
 
     def _list(self, kind: object, bounds: Any, value: object, path: str) -> Any:  # noqa: ANN401
         if not isinstance(value, list):
@@ -224,6 +250,11 @@ class Walk:
         if len(self.problems) >= MOST_PROBLEMS:
             raise ConfigError((*self.problems, Problem("$", "and perhaps more; correct these first")))
         return UNFIT
+
+
+def _is_left_out(path: str, given: object) -> bool:
+    zero = ZEROS.get(re.sub(r"\[\d+\]", "[]", path))
+    return zero is not None and type(given) is type(zero) and given == zero
 
 
 def _alternative(kinds: tuple[Any, ...], value: object) -> Any:  # noqa: ANN401 - as above

@@ -209,7 +209,7 @@ def test_every_problem_is_reported_at_once_with_its_path(problems):
             "spoolDir": 7,
             "security": [],
             "retry": {"schedule": [], "maxAge": 0},
-            "directDelivery": {"ipVersion": 4, "retryCount": 0},
+            "directDelivery": {"ipVersion": 4, "retryCount": -1},
             "minFreeSpace": -1,
             "dns": {"timeout": True},
             "forwardProviders": [{"host": "a.example"}, {"port": 70000}, VALUE, {"host": ""}, {"host": 7}],
@@ -252,9 +252,8 @@ def test_every_problem_is_reported_at_once_with_its_path(problems):
 @pytest.mark.parametrize(
     ("document", "path", "nearest"),
     [
-        ({"smtpport": 1}, "$.smtpport", "smtpPort"),
-        ({"forwardSmtp": True}, "$.forwardSmtp", "forwardSMTP"),
-        ({"security": {"requireauth": True}}, "$.security.requireauth", "requireAuth"),
+        ({"smtp_port": 1}, "$.smtp_port", "smtpPort"),
+        ({"security": {"requireAuht": True}}, "$.security.requireAuht", "requireAuth"),
         (
             {"forwardProviders": [{"host": "a", "pasword": VALUE}]},
             "$.forwardProviders[0].pasword",
@@ -270,6 +269,10 @@ def test_a_key_from_the_file_cannot_write_to_the_terminal(problems):
     (path,) = problems({"\x1b[2J\n" + "k" * 500: 1})
     assert path.isprintable()
     assert len(path) < 80
+
+
+def test_a_key_in_two_spellings_is_refused(problems):
+    assert problems({"smtpPort": 1, "SMTPPort": 2}) == {"$.smtpPort": "this key is given more than once"}
 
 
 def test_a_key_given_twice_is_refused_where_it_stands(problems):

@@ -48,6 +48,33 @@ def test_the_go_relays_readme_means_what_it_meant(tmp_path):
     assert config.dkim.headers_to_sign == ("From", "To", "Subject", "Date", "Message-ID")
 
 
+def test_spellings_zeros_and_comments_that_the_go_relay_took_mean_what_they_meant(tmp_path):
+    """Its JSON library compared no case, and ignored unknown keys; the relay took 0 for a key left out."""
+    given = {
+        "_comment": "the office relay",
+        "SMTPHost": "127.0.0.1",
+        "smtpPort": 0,
+        "batchSize": 0,
+        "healthcheckport": 0,
+        "directDelivery": {"RetryCount": 0},
+        "dkim": {"Selector": "", "//": "see the wiki"},
+        "forwardSmtp": True,
+        "ForwardProviders": [{"Host": "smtp.example.com", "port": 0, "$schema": ""}],
+        "security": {"AllowLocalOnly": True},
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(given))
+    loaded = load(path, {})
+    config = loaded.config
+    assert (config.smtp_port, config.batch_size, config.health_check_port) == (25, 20, 8025)
+    assert (config.direct_delivery.retry_count, config.dkim.selector) == (3, "mail")
+    assert [(provider.host, provider.port) for provider in config.providers] == [("smtp.example.com", 587)]
+    told = {problem.path: problem.message for problem in loaded.warnings}
+    assert told["$.SMTPHost"] == "is taken for smtpHost: correct its spelling"
+    assert told["$.smtpPort"] == "is not set, so the default applies"
+    assert told["$.dkim.//"] == told["$._comment"] == "is ignored, as a comment"
+
+
 @pytest.mark.parametrize("source", [*sorted(GO_RELAY.glob("*.json")), EXAMPLE], ids=lambda path: path.name)
 def test_an_example_warns_of_its_placeholders_and_is_not_served(tmp_path, source):
     loaded = load(copy(source, tmp_path), {})
