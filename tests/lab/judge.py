@@ -183,7 +183,9 @@ def verdict(disk: Disk, log: Log, terms: Terms) -> list[str]:
         excused = terms.cut and (terms.holes or token in log.unsure)
         if times > 1 + log.reopened[token] + log.copies[token] + excused:
             wrong.append(f"{token} {recipient}: its sender was told {times} times")
-    wrong += [f"{token}: removed, and here again" for token in log.gone if files.get(token)]
+    # Of a message that was copied by hand, `rm` removes the file that it finds first.
+    here_again = (token for token in log.gone if files.get(token) and not log.copies[token])
+    wrong += [f"{token}: removed, and here again" for token in here_again]
     stayed = {path.rpartition("/")[2] for path, _ in messages_of(disk, SPOOL)} & log.moved
     wrong += ["a message was moved, and is here again" for _ in stayed]
     return sorted({*wrong, *_of_planted(disk, log, terms), *_of_state(disk, log), *_of_events(log, terms)})
