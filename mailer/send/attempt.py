@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 _SENT, _UNCERTAIN = Status.SENT, Status.UNCERTAIN
 
+_address = attrgetter("address")
+
 _MAX_PARALLEL = 20
 """The most destinations of one message to try at the same time."""
 
@@ -58,6 +61,8 @@ class Attempt:
         self._tried: set[str] = set()
         """The recipients for whom some hop was tried. A hop that was skipped because it is paused does not
         count."""
+        self._limits: dict[str, int] = {}
+        """How many recipients the next transaction may have, by those at one of whom a session broke."""
         self._rest = math.inf
         """When the first of the paused hops may be tried again, in seconds since the epoch."""
 
@@ -186,12 +191,13 @@ class Attempt:
                     outcomes = await self._deliver(route, outgoing, batch)
             except HopTrouble as trouble:
                 on = hops_left and _is_passed_on(trouble, patient=patient)
-                divides = not on and may_be_about_a_recipient(trouble)
-                limit = smaller(batch) if divides else 0
-                if not (divides and batches.lose()):
+                broke = may_be_about_a_recipient(trouble)
+                if broke:
+                    self._limits.update(dict.fromkeys(map(_address, batch), smaller(batch)))
+                if on or not broke or not batches.lose():
                     # The trouble would affect the remaining batches too.
                     batch, batches.left = [*batch, *batches.left], []
-                passed_on += self._after_trouble(trouble, batch, hops_left=on, limit=limit)
+                passed_on += self._after_trouble(trouble, batch, hops_left=on)
                 continue
             except OSError:
                 raise  # A disk error: what cannot be recorded must not be sent.
@@ -245,16 +251,9 @@ class Attempt:
         self._record.outcomes(waiting, gives_up=gives_up)
 
     def _after_trouble(
-        self, trouble: HopTrouble, recipients: Sequence[Recipient], *, hops_left: bool, limit: int
+        self, trouble: HopTrouble, recipients: Sequence[Recipient], *, hops_left: bool
     ) -> Sequence[Recipient]:
-        """Record that a hop failed; return the recipients if another hop is to be tried for them.
-
-        Args:
-            trouble: what failed.
-            recipients: all that it concerns.
-            hops_left: whether another hop may be tried.
-            limit: how many recipients the next transaction may have; 0 for no limit.
-        """
+        """Record that a hop failed; return the recipients if another hop is to be tried for them."""
         if isinstance(trouble, Resting):
             self._rest = min(trouble.until, self._rest)
         else:
@@ -262,9 +261,10 @@ class Attempt:
         if decide(trouble.scope, trouble.hardness, hops_left=hops_left) is Action.NEXT_HOP:
             self._record.trouble(trouble.hop, trouble.text, trouble.scope, recipients)
             return recipients
+        hop, text, whose, limits = trouble.hop, trouble.text, trouble.scope, self._limits
         deferred = [
-            Outcome(r.address, Status.DEFERRED, trouble.hop, trouble.text, trouble.scope, batch=limit)
-            for r in recipients
+            Outcome(address, Status.DEFERRED, hop, text, whose, batch=limits.get(address, 0))
+            for address in map(_address, recipients)
         ]
         self._record.outcomes([outcome for outcome in deferred if outcome.address in self._tried])
         resting = [outcome for outcome in deferred if outcome.address not in self._tried]

@@ -5,6 +5,7 @@ import threading
 import pytest
 from outbound.hostile import DROP, AtMost, Server, Session, per_address, said
 from outbound.sending import forward_to, found, queue
+from testbed.ports import free_port
 from testbed.relay import Relay
 
 from mailer.mail.envelope import Recipient
@@ -84,6 +85,19 @@ def test_one_recipient_that_ends_each_session_keeps_the_mail_from_no_other(
     left = found(relay.spool, message)
     assert left
     assert {to for to, status in left.statuses.items() if status != "sent"} == {TEN[3]}
+
+
+def test_the_same_holds_where_the_next_provider_is_down(relay: Relay) -> None:
+    with Server({"rcpt": per_address({TEN[3]: DROP})}) as server:
+        relay.configure(forward_to(server, free_port()))
+        message = queue(relay.spool, TEN[:4])
+        for _ in range(2):
+            assert relay.mailer_send("--once").returncode == 0
+            relay.mailer("spool", "retry", "--all").check_returncode()
+        assert [sent.recipients for sent in server.messages] == [[to] for to in TEN[:3]]
+    left = found(relay.spool, message)
+    assert left
+    assert [to for to, status in left.statuses.items() if status != "sent"] == [TEN[3]]
 
 
 def test_a_batch_whose_session_breaks_does_not_keep_those_behind_it(relay: Relay) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from outbound.hostile import HANG, Server
+from outbound.hostile import DROP, HANG, Server, per_address
 from outbound.internet import Internet, run, words
 from outbound.sending import found, outcomes, queue
 from testbed.capability import ipv6_loopback
@@ -84,6 +84,27 @@ def test_an_alias_of_an_exchanger_is_followed(relay: Relay, internet: Internet) 
     server = internet.server(MX1)
     assert run(relay, internet) is None
     assert recipients_at(server) == [["bob@one.test"]]
+
+
+def test_a_recipient_that_breaks_sessions_is_found_though_another_exchanger_is_down(
+    relay: Relay, internet: Internet
+) -> None:
+    internet.dns.zone |= {
+        ("one.test", "MX"): ["10 mx1.test.", "20 mx2.test."],
+        ("mx1.test", "A"): [MX1],
+        ("mx2.test", "A"): [MX2],
+    }
+    to = [f"{name}@one.test" for name in ("ann", "bob", "eve")]
+    server = internet.server(MX1, {"rcpt": per_address({to[1]: DROP})})
+    relay.configure(internet.settings())
+    message = queue(relay.spool, to)
+    for _ in range(2):
+        assert relay.mailer_send("--once").returncode == 0
+        relay.mailer("spool", "retry", "--all").check_returncode()
+    assert recipients_at(server) == [[to[0]], [to[2]]]
+    left = found(relay.spool, message)
+    assert left
+    assert left.statuses == {to[0]: "sent", to[1]: "deferred", to[2]: "sent"}
 
 
 # Which address.

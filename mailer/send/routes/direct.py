@@ -21,7 +21,7 @@ from mailer.send.routes.route import OnCommit, OnTrouble
 from mailer.send.routes.tls_demand import STARTTLS, demand_of
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
-from mailer.send.trouble import HopTrouble, without_account
+from mailer.send.trouble import HopTrouble, may_be_about_a_recipient, without_account
 
 if TYPE_CHECKING:
     from mailer.send.budgets import Purse
@@ -139,17 +139,23 @@ class DirectRoute:
         except LookupFailed as failed:
             raise HopTrouble(domain, Phase.LOOKUP, f"MX lookup for {domain}: {failed}") from failed
         tried: list[Outcome] | HopTrouble | None = None
+        broke: HopTrouble | None = None
         wanted_hosts = _in_doubt(outgoing, recipients, domain, hosts)
         demand = demand_of(self._settings.tls_policies, domain)
         async for hop in self._hops(wanted_hosts, domain, demand):
             if tried:
                 _tell(tried, recipients, on_trouble)
             tried = await self._try(hop, outgoing, recipients, on_commit)
+            if isinstance(tried, HopTrouble) and may_be_about_a_recipient(tried):
+                broke = tried
             # Once an outcome is final for any recipient, it is returned to be recorded before anything else.
             if isinstance(tried, list) and not all(map(_of_the_exchanger, tried)):
                 return tried
         if isinstance(tried, list):
             return tried
+        if broke and tried and broke is not tried:
+            _tell(tried, recipients, on_trouble)
+            raise broke  # It says more than that another address is out of reach.
         wanted = self._settings.rules.wanted
         raise tried or HopTrouble(domain, Phase.LOOKUP, f"no mail exchanger of {domain} has {wanted}")
 
