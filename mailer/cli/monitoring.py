@@ -28,6 +28,7 @@ from mailer.config import checks
 from mailer.config.load import Loaded, load
 from mailer.config.own_name import own_name
 from mailer.config.problem import ConfigError
+from mailer.config.recheck import Recheck
 from mailer.config.secrets import Secret, SecretError
 from mailer.maillog.events import Level
 from mailer.monitor import admin, health, metrics, page
@@ -107,7 +108,7 @@ class _Observer:
         self._loaded = loaded
         self._spool = spool
         self._entry = entry
-        self._lookout = Lookout(spool, time.time)
+        self._lookout = Lookout(spool, time.time, Recheck(loaded.path).trouble)
         self._neighbours = Neighbours(spool, loaded.config.host, time.time)
         self._context = self._made(loaded)
 

@@ -238,6 +238,16 @@ def _ledger(reading: Reading, _: Config) -> Check:
     return Check(Status.OK, "read")
 
 
+def _configuration(reading: Reading, _: Config) -> Check:
+    if not reading.config_trouble:
+        return Check(Status.OK, "the file as it is now can be used")
+    return Check(
+        Status.DEGRADED,
+        f"the next start, and each run by cron, will refuse the file as it is now: {reading.config_trouble}; "
+        "correct it, then `mailer reload`",
+    )
+
+
 def _clock(reading: Reading, _: Config) -> Check:
     ahead = max(reading.changed, reading.last_run or 0.0) - reading.at
     if ahead > _CLOCK_SLACK:
@@ -264,4 +274,5 @@ _CHECKS: dict[str, Callable[[Reading, Config], Check]] = {
     "paused": _paused,
     "ledger": _ledger,
     "clock": _clock,
+    "configuration": _configuration,
 }

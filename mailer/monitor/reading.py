@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -70,6 +70,8 @@ class Reading:
     """The state of event delivery; None: nothing was delivered yet."""
     endings: Mapping[str, Ending] = field(default_factory=dict)
     """When certificates and refresh tokens end, by the key `OAuth2.record`."""
+    config_trouble: str = ""
+    """Why the configuration file, as it is now, could not be used; empty: it could."""
 
     @property
     def free(self) -> int | None:
@@ -80,8 +82,15 @@ class Reading:
 class Lookout:
     """Reads one spool. Thread-safe; one thread at a time reads the ledger."""
 
-    def __init__(self, spool: Spool, clock: Clock) -> None:
-        """Load the saved counters; the queue and the ledger are not read yet."""
+    def __init__(self, spool: Spool, clock: Clock, config_trouble: Callable[[], str] = str) -> None:
+        """Load the saved counters; the queue and the ledger are not read yet.
+
+        Args:
+            spool: the spool.
+            clock: returns the current time.
+            config_trouble: returns what is wrong with the configuration file as it is now.
+        """
+        self._config_trouble = config_trouble
         self._spool = spool
         self._clock = clock
         self._queue = QueueView(spool, clock)
@@ -125,6 +134,7 @@ class Lookout:
             events=event_store.shown(self._spool, now),
             left=drop.summary(self._spool),
             endings=token_store.endings(self._spool),
+            config_trouble=self._config_trouble(),
         )
 
     def points(self, span: Span) -> tuple[Point, ...]:

@@ -116,6 +116,29 @@ def test_a_configuration_that_cannot_be_used_changes_nothing_and_ends_with_78(re
         until(lambda: len(relay.delivered()) == 1, "mail")
 
 
+def test_health_names_what_the_next_start_would_refuse(relay: Relay) -> None:
+    """The mistake was found when the host had rebooted at night and mailer did not start."""
+
+    def judged() -> dict[str, str]:
+        told = ask(relay.http_port, "/health").json
+        assert told["status"] in {"ok", "degraded"}
+        return dict(told["checks"]["configuration"])
+
+    with relay.monitor():
+        good = relay.config.read_text()
+        assert judged()["status"] == "ok"
+        relay.config.write_text('{"retry": {"shedule": ["1m"]}, "smtpPort": "x"}')
+        bad = judged()
+        assert bad["status"] == "degraded"
+        assert "$.smtpPort" in bad["message"]
+        assert "and 1 more" in bad["message"]
+        relay.config.unlink()
+        assert "No such file" in judged()["message"]
+        relay.config.write_text(good)
+        relay.config.chmod(0o600)
+        assert judged()["status"] == "ok"
+
+
 def test_what_counts_after_a_restart_alone_is_said(relay: Relay, tmp_path: Path) -> None:
     relay.configure({"alerts": {"failedMoreThan": 5}})
     with relay.monitor(), relay.serve() as receiver:
