@@ -7,6 +7,7 @@ against its digests; a file that is not is moved to `corrupt/` or skipped.
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -182,8 +183,13 @@ class Claims:
         self._append(claim.locked, Kind.ACCOMPANIED)
 
     def give_back(self, claim: Claim) -> None:
-        """Record, if the disk permits, that no runner died with this message, though it is not finished."""
+        """Record, if the disk permits, that no runner died with this message, though it is not finished.
+
+        Its journal is made durable: the message stays in `cur/`, and no move will do so later.
+        """
         self._return(claim.locked)
+        with suppress(OSError):
+            claim.locked.sync()
 
     def _return(self, locked: LockedMessage) -> None:
         try:
