@@ -74,6 +74,8 @@ def _once_given_up(advice: str) -> str:
 
 
 def _divided(standing: Standing) -> str:
+    if _REPLY.match(standing.reply) and not standing.reply.startswith("421"):
+        return ""  # It has been refused since, for a reason of its own.
     if standing.batch > 1:
         return _DIVIDED.format(standing.batch)
     return _ALONE if standing.batch else ""
