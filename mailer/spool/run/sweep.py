@@ -104,6 +104,7 @@ def clean_tmp(spool: Spool, now: float | None, on_skip: Report = lambda _spot, _
         OSError: the spool is unusable.
     """
     removed: list[str] = []
+    was_accepted = False
     for name in _litter(spool, now):
         spot = Spot(Place.TMP, name)
         try:
@@ -118,12 +119,16 @@ def clean_tmp(spool: Spool, now: float | None, on_skip: Report = lambda _spot, _
                     spool.sync_directory(path.rpartition("/")[0])
                 os.unlink(spot.path, dir_fd=spool.root)
                 removed.append(name)
+                was_accepted |= accepted
         except (Missed, Unsafe):
             continue
         except OSError as error:
             if error.errno in SPOOL_WIDE:
                 raise
             on_skip(spot, f"it cannot be removed: {error.strerror}")
+    if was_accepted:
+        # Otherwise a power cut could restore the name once the message has been sent and has no other.
+        spool.sync_directory(Place.TMP.value)
     return removed
 
 
