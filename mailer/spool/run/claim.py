@@ -183,13 +183,8 @@ class Claims:
         self._append(claim.locked, Kind.ACCOMPANIED)
 
     def give_back(self, claim: Claim) -> None:
-        """Record, if the disk permits, that no runner died with this message, though it is not finished.
-
-        Its journal is made durable: the message stays in `cur/`, and no move will do so later.
-        """
+        """Record, if the disk permits, that no runner died with this message, though it is not finished."""
         self._return(claim.locked)
-        with suppress(OSError):
-            claim.locked.sync()
 
     def _return(self, locked: LockedMessage) -> None:
         try:
@@ -198,6 +193,9 @@ class Claims:
         except OSError:
             if len(self._given_back) < _REPORTS:
                 self._given_back.add(locked.id)
+        # It stays in `cur/`, so no move will make durable what this runner, or a dead one, recorded.
+        with suppress(OSError):
+            locked.sync()
 
     @staticmethod
     def _make_room(locked: LockedMessage) -> None:
