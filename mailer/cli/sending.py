@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.owner import acting_as_owner, become_owner, uses_http
+from mailer.cli.owner import acting_as_owner, become_owner
 from mailer.cli.program import system_words
 from mailer.cli.service_manager import ServiceManager
 from mailer.cli.setup import (
@@ -67,7 +67,7 @@ def run(
     from mailer.cli.once import once  # noqa: PLC0415
 
     drops.prepare(config.spool_dir)
-    become_owner(config.spool_dir, http=uses_http(config), events=config.on_event.enabled)
+    become_owner(config.spool_dir)
     with _try_again_later():
         opened = program_spool(config)
     with opened as spool:

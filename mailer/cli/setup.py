@@ -44,19 +44,18 @@ def configuration() -> Loaded:
 
 
 @contextmanager
-def command_context(loaded: Loaded | None = None, *, http: bool = False) -> Iterator[CommandContext]:
+def command_context(loaded: Loaded | None = None) -> Iterator[CommandContext]:
     """Open the spool, as its owner, for a command that inspects it or operates on it.
 
     Args:
         loaded: the configuration; None to load it here.
-        http: as for `become_owner`.
 
     Raises:
         ConfigError, SpoolError: the configuration or the spool cannot be used.
     """
     config = (loaded or configuration()).config
     operator = operator_name(os.environ)
-    become_owner(config.spool_dir, http=http)
+    become_owner(config.spool_dir)
     with Spool.open(config.spool_dir) as spool:
         log = open_log(spool, Level.WARNING, keep=float(config.log_retention))
         try:

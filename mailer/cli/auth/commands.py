@@ -176,7 +176,7 @@ def test(name: str, *, as_json: bool) -> Exit:
     The exit code is 0 when the provider accepts the login, 1 when something is wrong.
     """
     loaded = configuration()
-    with command_context(loaded, http=True) as context:
+    with command_context(loaded) as context:
         provider = _chosen(context.config, name)
         report = Report(as_json=as_json, everything=True)
         report.waiting_for([provider.label])
@@ -238,7 +238,7 @@ def login(name: str, *, as_json: bool) -> None:
     loaded = configuration()
     if problems := refuse_to_send(loaded):
         raise ConfigError(problems)
-    with command_context(loaded, http=True) as context:
+    with command_context(loaded) as context:
         provider = _chosen(context.config, name)
         assert provider.oauth is not None
         if provider.oauth.grant is not Grant.DEVICE_CODE:

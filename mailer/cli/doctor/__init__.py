@@ -86,7 +86,7 @@ def doctor(
     from mailer.cli.doctor.examination import examine, examine_without_configuration  # noqa: PLC0415
     from mailer.cli.doctor.network import Asked  # noqa: PLC0415
     from mailer.cli.doctor.report import Report  # noqa: PLC0415
-    from mailer.cli.owner import become_owner, uses_http  # noqa: PLC0415
+    from mailer.cli.owner import become_owner  # noqa: PLC0415
     from mailer.cli.setup import configuration  # noqa: PLC0415
     from mailer.cli.start import obstacles  # noqa: PLC0415
     from mailer.config.problem import ConfigError  # noqa: PLC0415
@@ -98,7 +98,7 @@ def doctor(
         examine_without_configuration(error, report)
         report.end(strict=strict)
         return Exit.CONFIG
-    become_owner(loaded.config.spool_dir, http=uses_http(loaded.config))
+    become_owner(loaded.config.spool_dir)
     network = None if offline else Asked(**asked)  # type: ignore[arg-type]  # click has converted them
     asyncio.run(examine(loaded, report, network, second_mount))
     code = report.end(strict=strict)

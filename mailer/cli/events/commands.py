@@ -157,7 +157,7 @@ def test(*, as_json: bool) -> Exit:
     told = loaded.config.on_event
     if not told.enabled:
         raise Failure(Exit.CONFIG, "onEvent has neither a webhook nor a command: set one")
-    become_owner(loaded.config.spool_dir, events=True)
+    become_owner(loaded.config.spool_dir)
     from mailer.events.event import TEST, Event, unique  # noqa: PLC0415 - not needed for --help
     from mailer.events.receiver import Receiver, Verdict  # noqa: PLC0415 - as above
 

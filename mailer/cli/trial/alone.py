@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.outlook import outlook
-from mailer.cli.owner import become_owner, uses_http
+from mailer.cli.owner import become_owner
 from mailer.cli.setup import open_log, operator_name
 from mailer.cli.trial import Order, mail
 from mailer.config.checks import refuse_to_send
@@ -60,7 +60,7 @@ def deliver(loaded: Loaded, order: Order, sender: str) -> Story:
             "local Maildir is tested by mailer test without --dialogue",
         )
     operator = operator_name(os.environ)
-    become_owner(config.spool_dir, http=uses_http(config))
+    become_owner(config.spool_dir)
     with ExitStack() as stack:
         # Use a directory that the spool's owner can write to: root's TMPDIR may be closed to that user.
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="mailer-test-", dir=_temporary()))
