@@ -13,6 +13,8 @@ class Recheck:
     def __init__(self, path: Path) -> None:
         """Args: path: the file, which a program has read."""
         self._path = path
+        # A program that has been root since may have read a file that is closed to it now.
+        self._may_read = os.access(path, os.R_OK)
         self._seen: tuple[int, ...] | None = None
         self._trouble = ""
 
@@ -21,6 +23,8 @@ class Recheck:
 
         Secrets, and files that the configuration names, are not read.
         """
+        if not self._may_read:
+            return ""
         try:
             status = self._path.stat()
             seen = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

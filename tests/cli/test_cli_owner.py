@@ -18,6 +18,7 @@ from outbound.signing import DOMAIN, KeyType, write_key
 from spools.file_trees import NOBODY, give_away
 from spools.states import Queue
 from testbed.ci import only_root
+from testbed.http_client import ask
 from testbed.relay import Relay
 
 pytestmark = only_root("only root can become another user")
@@ -108,6 +109,16 @@ def test_modes_that_keep_the_owner_out_are_named_and_mended_where_that_is_possib
     assert f"type: chmod 0700 {relay.spool}\n" in relay.mailer("spool", "ls").stderr
     assert relay.mailer_send("--once").returncode == 0
     assert len(relay.delivered()) == 1
+
+
+def test_a_configuration_that_only_root_can_read_is_no_trouble_to_a_monitor_that_was_root(
+    open_directory: Path,
+) -> None:
+    relay = Relay(open_directory)
+    Queue(relay.spool).new()
+    give_away(relay.spool)
+    with relay.monitor():
+        assert ask(relay.http_port, "/health").json["checks"]["configuration"]["status"] == "ok"
 
 
 def test_nothing_is_imported_once_root_has_become_an_owner_who_cannot_read_python(
