@@ -91,8 +91,11 @@ class Left:
         """Whether the name is not that of the file: its own was deleted just now.
 
         On a filesystem without a journal the name may still be there, and the inode be that of a new file.
-        What programs make of it is seen where they are started.
+        What programs make of it is seen where they are started. The name may also be that of a new bucket,
+        whose inode was a file before: no message stands there, and `fsck` names it.
         """
+        if self.found.place == "retry" and not self.found.bucket:
+            return True
         is_own = self.content.id == self.found.name
         return not is_own and (self.links > 1 or self.found.intact)
 
