@@ -164,6 +164,9 @@ class QueueScan:
                 yield from self._tried_last(suspects)
             if claim := self._claim(self._claims.claim, name):
                 yield claim
+            elif self._claims.is_busy:
+                # It may have arrived just before the run began to listen, and its receiver holds it still.
+                self._leave(name)
         yield from self._tried_last(suspects)
         for spot in self._due():
             if claim := self._claim(self._claims.claim, spot.name):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,20 @@ def test_new_mail_is_taken_up_when_it_arrives_and_not_by_looking_for_it(relay: R
 def quiet(trace: Path) -> bool:
     """The runner has gone to sleep."""
     return "epoll_wait(" in trace.read_text().splitlines()[-1]
+
+
+def test_mail_whose_receiver_held_it_as_the_run_began_is_sent_when_it_is_free(relay: Relay) -> None:
+    """It arrived before the run began to listen, and waited for the pass of the next minute.
+
+    The clock runs at a tenth of its pace, so that the next minute is ten away.
+    """
+    first = queue(relay.spool)
+    with ExitStack() as receiver:
+        held = receiver.enter_context(arriving(relay.spool))
+        with relay.watch(under=faketime("@2026-11-22 12:00:01 x0.1")):
+            until(lambda: found(relay.spool, first) is None and relay.delivered(), "the pass")
+            receiver.close()
+            until(lambda: found(relay.spool, held) is None, "the message that was held")
 
 
 def test_a_watcher_takes_over_what_a_dead_runner_left_and_what_was_there_before_it(relay: Relay) -> None:

@@ -20,7 +20,7 @@ from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.fold import fold
 from mailer.spool.journal import Event, Kind, decode, last_kind
 from mailer.spool.layout import Place, Spot
-from mailer.spool.locked_message import LockedMessage, Missed, Unsafe, quarantine
+from mailer.spool.locked_message import Busy, LockedMessage, Missed, Unsafe, quarantine
 from mailer.spool.names import is_handled_elsewhere
 from mailer.spool.run.notice import complete
 from mailer.spool.transitions import Move, target
@@ -105,6 +105,8 @@ class Claims:
         self._on_skip = once(on_skip)
         self._given_back: set[str] = set()
         """Messages that were given back although their journal could not take the line."""
+        self.is_busy = False
+        """Whether another program held the lock of the message that was asked for last."""
 
     def claim(self, name: str) -> Claim | None:
         """Claim a message from `new/`; None if it cannot be taken, or must not be sent.
@@ -239,9 +241,11 @@ class Claims:
         return clock.rfc3339(self._clock())
 
     def _lock(self, spot: Spot) -> LockedMessage | None:
+        self.is_busy = False
         try:
             locked = LockedMessage.lock(self._spool, spot)
-        except Missed:
+        except Missed as missed:
+            self.is_busy = isinstance(missed, Busy)
             return None
         except Unsafe as unsafe:
             if unsafe.movable:
