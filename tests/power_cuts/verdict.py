@@ -60,14 +60,20 @@ class Aftermath:
 
 
 def look(spool: Path) -> list[Left]:
-    """Every file of the queue, of `tmp/` and of `sent/`."""
+    """Every file of the queue, of `tmp/` and of `sent/`.
+
+    A name in `state/` is not counted as one of a message: on a filesystem without a journal it may be that of a
+    replaced state file, whose inode the message uses now; the next change of that state replaces the name.
+    """
     found = []
+    state = Counter(path.lstat().st_ino for path in (spool / "state").iterdir())
     for place in _LOOKED_INTO:
         for directory, _, names in os.walk(spool / place):
             for path in (Path(directory, name) for name in sorted(names)):
                 message = spool_walk.read(path, spool)
                 lines = "; ".join(f"{e['event']} {e.get('to', '')}" for e in message.events)
-                where, links = str(path.relative_to(spool)), path.lstat().st_nlink
+                where, status = str(path.relative_to(spool)), path.lstat()
+                links = status.st_nlink - state[status.st_ino]
                 found.append(Left(where, place, path.name, links, message.recipients, lines))
     return found
 
