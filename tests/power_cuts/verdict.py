@@ -62,8 +62,8 @@ class Aftermath:
 def look(spool: Path) -> list[Left]:
     """Every file of the queue, of `tmp/` and of `sent/`.
 
-    A name in `state/` is not counted as one of a message: on a filesystem without a journal it may be that of a
-    replaced state file, whose inode the message uses now; the next change of that state replaces the name.
+    A name in `state/` is not counted as one of a message: on a filesystem without a journal it may be that of
+    a replaced state file, whose inode the message uses now; the next change of that state replaces the name.
     """
     found = []
     state = Counter(path.lstat().st_ino for path in (spool / "state").iterdir())
