@@ -8,14 +8,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from testbed.tools import MissingToolError
 
 from bench import growth, limits, record, report, start_up
+from bench.earlier import earlier
 from bench.load import Load
 from bench.report import Figures, Row
-from bench.servers import Again
+from bench.servers import Again, Mailer, OfPostfix
 from bench.works import Work, works
 
 _HELP = """\
@@ -32,6 +35,7 @@ examples:
   scripts/bench --only 'accept' --rounds 5   only works with this in their name
   scripts/bench --growth --json bench.json   everything, and the figures as JSON too
   scripts/bench --under /srv/disk            on another filesystem
+  scripts/bench --quick --against HEAD~20    what the last twenty commits saved or cost
 """
 
 
@@ -42,15 +46,22 @@ def main() -> int:
     print(f"Measured on: {', '.join(f'{name} {value}' for name, value in found['machine'].items())}\n")
     scale = 0.2 if options.quick else options.scale
     chosen = [work for work in works(scale) if options.only in work.name]
-    if chosen:
-        rows = list(_race(chosen, parent, options.rounds))
-        print(report.works_table(rows))
-        found["works"] = [row.as_json() for row in rows]
-    if options.only in start_up.NAME:
+    rival = OfPostfix.name
+    with ExitStack() as installed:
+        if options.against:
+            _say(f"installing {options.against}")
+            other = installed.enter_context(earlier(options.against))
+            chosen = [replace(work, contestants=(Mailer, other, Again)) for work in chosen]
+            rival = other.name
+        if chosen:
+            rows = list(_race(chosen, parent, options.rounds, rival))
+            print(report.works_table(rows))
+            found["works"] = [row.as_json() for row in rows]
+    if options.only in start_up.NAME and not options.against:
         _say(start_up.NAME)
         found["start_up"] = start_up.above_python(parent, max(1, int(30 * scale)))
         print(f"\n{start_up.table(found['start_up'])}")
-    if not options.only:
+    if not options.only and not options.against:
         found["limits"] = _limits(parent, scale)
     if options.growth:
         depths = growth.DEPTHS[:3] if options.quick else growth.DEPTHS
@@ -85,13 +96,19 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--under", type=Path, metavar="DIR", help="where spools and queues are made (/tmp)")
     parser.add_argument(
+        "--against", metavar="COMMIT", help="beside this commit of ours instead of Postfix and the others"
+    )
+    parser.add_argument(
         "--record", action="store_true", help="add the run to the page of all runs, tests/bench/RESULTS.md"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.record and options.against:
+        parser.error("the page of all runs has ratios to Postfix: --record and --against exclude each other")
+    return options
 
 
-def _race(chosen: list[Work], parent: Path, rounds: int) -> Iterator[Row]:
+def _race(chosen: list[Work], parent: Path, rounds: int, rival: str) -> Iterator[Row]:
     for number, work in enumerate(chosen, start=1):
         samples = {kind: [] for kind in work.contestants}
         for turn in range(rounds):
@@ -109,10 +126,10 @@ def _race(chosen: list[Work], parent: Path, rounds: int) -> Iterator[Row]:
             if wanted:
                 _say(f"{number}/{len(chosen)} {work.name}, what it takes: {kind.name}")
             figures[kind.name] = Figures(measured, work.rest(kind, parent) if wanted else None)
-        row = Row(work, figures)
+        row = Row(work, figures, rival)
         compared = row.per_core_second("mailer")
         by_core = f", {compared[0]:.2f} times for each core-second" if compared else ""
-        _say(f"{work.name}: {row.ratio():.2f} times Postfix{by_core}")
+        _say(f"{work.name}: {row.ratio():.2f} times {rival}{by_core}")
         yield row
 
 

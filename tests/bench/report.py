@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from bench.growth import Point
-from bench.servers import Again
+from bench.servers import Again, OfPostfix
 from bench.works import Sample, Work
 
 _BAR = 40
@@ -81,23 +81,25 @@ class Row:
 
     work: Work
     figures: dict[str, Figures]
+    rival: str = OfPostfix.name
+    """Whom the ratios are to."""
 
     def ratio(self) -> float:
-        """Our rate to Postfix's."""
-        return self.figures["mailer"].rate / self.figures["Postfix"].rate
+        """Our rate to the rival's."""
+        return self.figures["mailer"].rate / self.figures[self.rival].rate
 
     @property
     def reached(self) -> bool:
         return self.ratio() >= self.work.wanted
 
     def per_core_second(self, name: str) -> tuple[float, float, float] | None:
-        """Compare how much is done in a core-second with how much Postfix does, or for itself, we do.
+        """Compare how much is done in a core-second with how much the rival does, or for ourselves, we do.
 
         Returns:
             The median, the least and the largest ratio of the pairs, one of each round; None: some figure is
             too small for the system to count.
         """
-        pairs = zip(self.figures[name].samples, self.figures["Postfix"].samples, strict=True)
+        pairs = zip(self.figures[name].samples, self.figures[self.rival].samples, strict=True)
         if name == Again.name:
             pairs = zip(self.figures[name].samples, self.figures["mailer"].samples, strict=True)
         known = [(one.processor, other.processor) for one, other in pairs]
@@ -118,8 +120,8 @@ class Row:
 
 
 _HEADINGS = (
-    *("work", "who", "**each core-second**", "ratio to Postfix", "CPU each"),
-    *("rate: median (least to most)", "ratio to Postfix", "PSS", "syncs a message"),
+    *("work", "who", "**each core-second**", "ratio to {rival}", "CPU each"),
+    *("rate: median (least to most)", "ratio to {rival}", "PSS", "syncs a message"),
 )
 
 
@@ -130,7 +132,7 @@ def works_table(rows: Sequence[Row]) -> str:
         "MB. Its ratios are of pairs, one of each round: the median, and from least to most. The control is",
         f"`{Again.name}`, whose ratio is to ourselves: what it is away from 1, no other ratio can show.",
         "",
-        f"| {' | '.join(_HEADINGS)} |",
+        f"| {' | '.join(_HEADINGS)} |".format(rival=rows[0].rival),
         f"|{' --- |' * len(_HEADINGS)}",
     ]
     for row in rows:
@@ -148,8 +150,10 @@ def _cells(row: Row, name: str, figures: Figures) -> Iterator[str]:
     yield f"{compared[0]:.2f} ({compared[1]:.2f} to {compared[2]:.2f})" if compared else ""
     yield f"{cpu:,.0f} us" if cpu else ""
     yield f"{known['median']:,.0f} ({known['min']:,.0f} to {known['max']:,.0f}) {unit}/s"
-    wanted = f"**{row.ratio():.2f}** of {row.work.wanted:g}{'' if row.reached else ' (not reached)'}"
-    yield wanted if ours else f"{figures.rate / row.figures['Postfix'].rate:.2f}"
+    wanted = f"**{row.ratio():.2f}**"
+    if row.rival == OfPostfix.name:
+        wanted += f" of {row.work.wanted:g}{'' if row.reached else ' (not reached)'}"
+    yield wanted if ours else f"{figures.rate / row.figures[row.rival].rate:.2f}"
     yield f"{memory / 1e6:.0f} MB" if memory else ""
     yield f"{known['syncs_per_message']:.2f}" if known["syncs_per_message"] is not None else ""
 

@@ -19,7 +19,7 @@ from testbed.opendkim import OpenDkim
 from testbed.ports import LOOPBACK
 from testbed.postfix import Postfix
 from testbed.process import ServerProcess
-from testbed.relay import PASSWORD, USERNAME, Relay, mailer_send_command
+from testbed.relay import PASSWORD, USERNAME, Relay
 from testbed.tools import postfix_environment, program
 
 from bench.costs import processor_seconds, reaped_seconds
@@ -121,6 +121,8 @@ class Queueing(Accepting, Sending):
 
 class Mailer(Queueing):
     name = "mailer"
+    python = sys.executable
+    """Of the environment whose programs run."""
 
     def __init__(self, directory: Path, *, login: bool = False, sign: bool = False, onward: int = 0) -> None:
         super().__init__(directory, login=login, sign=sign, onward=onward)
@@ -129,7 +131,7 @@ class Mailer(Queueing):
             settings |= {"defaultUsername": "", "defaultPassword": ""}
         if onward:
             settings |= {"forwardSMTP": True, "forwardProviders": [{"host": LOOPBACK, "port": onward}]}
-        self.relay = Relay(directory, settings)
+        self.relay = Relay(directory, settings, python=self.python)
         if sign:
             self.relay.mailer("dkim", "keygen", "--domain", "example.com").check_returncode()
             self.relay.configure({"dkim": {"enabled": True, "domain": "example.com"}})
@@ -158,11 +160,11 @@ class Mailer(Queueing):
 
     def run(self, number: int = 0) -> ServerProcess:
         """Start `mailer-send --once`."""
-        argv = [*mailer_send_command(), "--once", "--config", str(self.relay.config)]
+        argv = [*self.relay.mailer_send_command, "--once", "--config", str(self.relay.config)]
         return ServerProcess(argv, self.directory / f"run-{number}.log")
 
     def list_into(self, file: Path) -> Took:
-        argv = [sys.executable, "-m", "mailer", "spool", "ls", "--config", str(self.relay.config)]
+        argv = [self.python, "-m", "mailer", "spool", "ls", "--config", str(self.relay.config)]
         return _timed(argv, file)
 
     def queued(self) -> int:

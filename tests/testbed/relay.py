@@ -31,13 +31,18 @@ class Relay:
     the local Maildir, and senders are told nothing: a test that is not about bounces need not expect one.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, directory: Path, settings: Mapping[str, Any] | None = None, *, python: str = sys.executable
+    ) -> None:
         """
         Args:
             directory: where the configuration, the spool and the programs' output go.
             settings: configuration keys to add or replace.
+            python: of the environment whose programs run.
         """
         self.directory = directory
+        self._mailer = (python, "-m", "mailer")
+        self.mailer_send_command = mailer_send_command(python)
         self.spool = directory / "spool"
         self.config = directory / "config.json"
         self.port = free_port()
@@ -78,11 +83,11 @@ class Relay:
             under: a command that runs it, for instance `faketime("+10y")`.
             given: its standard input.
         """
-        return self._run([*under, *_MAILER, *arguments], given)
+        return self._run([*under, *self._mailer, *arguments], given)
 
     def mailer_send(self, *arguments: str, under: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         """Run `mailer-send ARGUMENTS` to its end; see `mailer`."""
-        return self._run([*under, *mailer_send_command(), *arguments])
+        return self._run([*under, *self.mailer_send_command, *arguments])
 
     @contextmanager
     def serve(self, *arguments: str, under: Sequence[str] = ()) -> Iterator[ServerProcess]:
@@ -93,12 +98,12 @@ class Relay:
 
     def starting(self, program: str, *arguments: str, under: Sequence[str] = ()) -> ServerProcess:
         """Start `mailer PROGRAM`, a context manager that ends it, and do not wait until it is ready."""
-        return self._start([*under, *_MAILER, program, *arguments], program)
+        return self._start([*under, *self._mailer, program, *arguments], program)
 
     @contextmanager
     def up(self, *arguments: str, under: Sequence[str] = ()) -> Iterator[ServerProcess]:
         """Run `mailer up` while the block runs; it accepts connections when the block begins."""
-        with self._start([*under, *_MAILER, "up", *arguments], "up") as process:
+        with self._start([*under, *self._mailer, "up", *arguments], "up") as process:
             process.await_port(self.port)
             yield process
 
@@ -108,13 +113,13 @@ class Relay:
         self.configure({"enableHealthCheck": True, "healthCheckPort": self.http_port})
         if not self.spool.exists():
             Spool.open(self.spool, create=True).close()
-        with self._start([*under, *_MAILER, "monitor", *arguments], "monitor") as process:
+        with self._start([*under, *self._mailer, "monitor", *arguments], "monitor") as process:
             process.await_port(self.http_port)
             yield process
 
     def watch(self, *arguments: str, under: Sequence[str] = ()) -> ServerProcess:
         """Start `mailer-send --watch`, a context manager that ends it; nothing shows when it is ready."""
-        return self._start([*under, *mailer_send_command(), "--watch", *arguments], "watch")
+        return self._start([*under, *self.mailer_send_command, "--watch", *arguments], "watch")
 
     def connect(self) -> smtplib.SMTP:
         """A session that is logged in, for the caller to use and close."""
@@ -152,10 +157,7 @@ class Relay:
         return inherited | {"MAILER_CONFIG": str(self.config)}
 
 
-_MAILER = (sys.executable, "-m", "mailer")
-
-
-def mailer_send_command() -> list[str]:
-    """The installed `mailer-send`: of the environment that runs the tests, if it has one."""
-    beside = Path(sys.executable).with_name("mailer-send")
+def mailer_send_command(python: str = sys.executable) -> list[str]:
+    """The installed `mailer-send`: of the environment of this Python, if it has one."""
+    beside = Path(python).with_name("mailer-send")
     return [str(beside) if beside.exists() else program("mailer-send")]
