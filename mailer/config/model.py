@@ -35,6 +35,7 @@ from mailer.config.receiving import (
 )
 from mailer.config.routing import RouteRule
 from mailer.config.secrets import Secret
+from mailer.mail.host_name import is_loopback, loopback_address
 
 
 class UncertainPolicy(StrEnum):
@@ -49,9 +50,6 @@ class UncertainPolicy(StrEnum):
 BOUNCE_SENDER = "sender"
 BOUNCE_OFF = "off"
 """The two values of `bounce` that are not an address."""
-
-
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class LogFormat(StrEnum):
@@ -303,7 +301,7 @@ class Config(Group, frozen=True, kw_only=True):
         """The address on which the receiver really listens: under `allowLocalOnly` only loopback."""
         if not self.security.allow_local_only:
             return self.smtp_host
-        return "::1" if self.smtp_host == "::1" else "127.0.0.1"
+        return loopback_address(self.smtp_host) or "127.0.0.1"
 
     @property
     def bounce_address(self) -> str:
@@ -328,7 +326,7 @@ class Config(Group, frozen=True, kw_only=True):
         elsewhere = any(
             each.unix_socket is None and each.tls is not ListenerTls.NONE for each in self.listeners
         )
-        return Offer.NONE if elsewhere and self.bind_address in _LOOPBACK else Offer.OFFERED
+        return Offer.NONE if elsewhere and is_loopback(self.bind_address) else Offer.OFFERED
 
     @property
     def demanded_logins(self) -> tuple[Offer, ...]:

@@ -43,11 +43,14 @@ def is_loopback(host: str) -> bool:
 
     That holds for `localhost` (RFC 6761 6.3) and for loopback addresses, IPv4-mapped IPv6 ones included.
     """
-    name = host.lower().removesuffix(".")
-    if name == "localhost":
-        return True
+    return host.lower().removesuffix(".") == "localhost" or bool(loopback_address(host))
+
+
+def loopback_address(host: str) -> str:
+    """Return the loopback address that a host is, an IPv4-mapped one as IPv4; empty: it is none, or a name."""
     try:
-        address = ipaddress.ip_address(name.partition("%")[0])
+        address = ipaddress.ip_address(host.removesuffix(".").partition("%")[0])
     except ValueError:
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+        return ""
+    address = getattr(address, "ipv4_mapped", None) or address
+    return str(address) if address.is_loopback else ""

@@ -13,6 +13,7 @@ from mailer.config.hops import IpVersion, Provider
 from mailer.config.load import find, load
 from mailer.config.model import Config, UncertainPolicy
 from mailer.config.problem import ConfigError, Problem
+from mailer.config.receiving import Offer
 from mailer.config.secrets import FromEnvironment, Secret
 
 VALUE = "hunter2-correct-horse"
@@ -393,6 +394,9 @@ def test_the_legacy_provider_counts_only_while_the_list_is_empty_and_forwarding_
         ("", True, "127.0.0.1"),
         ("192.0.2.1", True, "127.0.0.1"),
         ("::1", True, "::1"),
+        ("127.0.0.2", True, "127.0.0.2"),
+        ("::ffff:7f00:1", True, "127.0.0.1"),
+        ("LOCALHOST", True, "127.0.0.1"),
         ("::", True, "127.0.0.1"),
         ("0.0.0.0", False, "0.0.0.0"),
     ],
@@ -400,6 +404,27 @@ def test_the_legacy_provider_counts_only_while_the_list_is_empty_and_forwarding_
 def test_allow_local_only_forces_the_bind_address_to_loopback(loaded, host, local_only, bound):
     config = loaded({"smtpHost": host, "security": {"allowLocalOnly": local_only}}).config
     assert config.bind_address == bound
+
+
+@pytest.mark.parametrize(
+    ("host", "local_only", "offered"),
+    [
+        ("127.0.0.1", True, Offer.NONE),
+        ("127.0.0.2", True, Offer.NONE),
+        ("0.0.0.0", True, Offer.NONE),
+        ("::1", False, Offer.NONE),
+        ("::ffff:7f00:1", False, Offer.NONE),
+        ("LOCALHOST", False, Offer.NONE),
+        ("0.0.0.0", False, Offer.OFFERED),
+        ("192.0.2.1", False, Offer.OFFERED),
+    ],
+)
+def test_local_applications_are_not_offered_the_certificate_of_a_listener(loaded, host, local_only, offered):
+    listeners = [{"host": "0.0.0.0", "port": 587, "tls": "required"}]
+    config = loaded(
+        {"smtpHost": host, "listeners": listeners, "security": {"allowLocalOnly": local_only}}
+    ).config
+    assert config.offered_tls is offered
 
 
 @pytest.mark.parametrize(
