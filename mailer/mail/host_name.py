@@ -47,7 +47,7 @@ def is_loopback(host: str) -> bool:
 
 
 def loopback_address(host: str) -> str:
-    """Return the loopback address that a host is, an IPv4-mapped one as IPv4; empty: it is none, or a name."""
+    """Return the loopback address that a host is (an IPv4-mapped one as IPv4); empty: another, or a name."""
     try:
         address = ipaddress.ip_address(host.removesuffix(".").partition("%")[0])
     except ValueError:

@@ -226,6 +226,41 @@ def test_guides_are_listed_shown_and_searched(relay: Relay) -> None:
     unknown = relay.mailer("guide", "exim")
     assert unknown.returncode == 2
     assert ", microsoft365, " in unknown.stderr
+    assert "mailer guide --grep exim" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "topic", "heading"),
+    [
+        ("Postfix", "from-postfix", "# From Postfix"),
+        ("365", "microsoft365", "# Microsoft 365"),
+        ("backup", "deployment", "## Back up and restore\n"),
+        ("upgrade", "deployment", "## Upgrade, and go back\n"),
+        ("container", "deployment", "## In a container\n"),
+        ("oauth", "providers", "## OAuth 2.0\n"),
+    ],
+)
+def test_a_guide_is_found_by_a_part_of_its_name_or_by_the_heading_of_a_section(
+    relay: Relay, word: str, topic: str, heading: str
+) -> None:
+    shown = relay.mailer("guide", word, "--language", "en").stdout
+    assert shown.startswith(heading)
+    topics = [json.loads(line)["topic"] for line in relay.mailer("guide", word, "--json").stdout.splitlines()]
+    if heading.startswith("# "):
+        assert shown == GUIDES[topic].text
+    else:
+        assert shown.endswith(f"\n(mailer guide {topic})\n")
+        assert len(shown) < len(GUIDES[topic].text)
+        there = relay.mailer("guide", word, "--language", "zh-CN").stdout
+        assert there.count("\n## ") == shown.count("\n## ")
+    assert topics == [topic]
+
+
+def test_the_chinese_readme_has_the_same_sections_and_tables() -> None:
+    here, there = ((ROOT / place / "README.md").read_text() for place in ("", "mailer/guide/zh-CN"))
+    for form in (r"^#+ ", r"^\|", r"^ {4}\S", r"^\d\. ", r"^- "):
+        count = [len(re.findall(form, text, re.MULTILINE)) for text in (here, there)]
+        assert count[0] == count[1] > 0, form
 
 
 def test_at_a_terminal_a_guide_is_paged(relay: Relay) -> None:
