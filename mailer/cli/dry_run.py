@@ -72,7 +72,7 @@ def _taken(
 ) -> Iterator[Taken]:
     for why, spot in _spots(spool, now, horizon):
         seen = look(spool, spot)
-        if seen is None or seen.in_hand:
+        if seen is None or seen.claimed:
             continue
         state = seen.entry.state if seen.entry else None
         due = state.due(now, horizon) if state and not state.held else ()

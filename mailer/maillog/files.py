@@ -17,7 +17,7 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV}
 """The errors of opening a symbolic link, a socket or a device."""
 _BLOCK = 256 * 1024
-_GLANCE = 4096
+_PROBE = 4096
 """Bytes that are searched for the start of a line; most lines are a tenth of this."""
 _TIME = compile_late(rb'\{"at":"([0-9TZ:.-]{20,27})"')
 
@@ -84,12 +84,12 @@ class Piece(NamedTuple):
 
 def pieces(fd: int, end: int) -> list[Piece]:
     """Divide a file, up to an offset, into pieces, reading only a few bytes of each."""
-    cuts: list[tuple[int, float | None]] = [(0, _time(os.pread(fd, _GLANCE, 0)))]
+    cuts: list[tuple[int, float | None]] = [(0, _time(os.pread(fd, _PROBE, 0)))]
     for position in range(_BLOCK, end, _BLOCK):
-        glance = os.pread(fd, _GLANCE, position)
-        start = glance.find(b"\n") + 1
+        probe = os.pread(fd, _PROBE, position)
+        start = probe.find(b"\n") + 1
         if start and position + start < end:
-            cuts.append((position + start, _time(glance[start:])))
+            cuts.append((position + start, _time(probe[start:])))
     cuts.append((end, None))
     return [Piece(start, stop, first, after) for (start, first), (stop, after) in pairwise(cuts)]
 

@@ -106,14 +106,14 @@ class Server:
         # Imported here because aiohttp takes 100 ms to import and is needed only when HTTP is configured.
         from mailer.receive.web import server as http  # noqa: PLC0415
         from mailer.receive.web.exchange import Problem  # noqa: PLC0415
-        from mailer.receive.web.messages import Doors, Messages, nothing_known  # noqa: PLC0415
+        from mailer.receive.web.messages import Messages, ReceiverParts, nothing_known  # noqa: PLC0415
 
         log = self._context.store.log
         if self._http is None:
-            doors = Doors(
+            parts = ReceiverParts(
                 lambda: self._context, self._failures, self._converse, self._lookup or nothing_known
             )
-            self._http = http.HttpServer(Messages(doors), lambda error: log.error("defect", error=error))
+            self._http = http.HttpServer(Messages(parts), lambda error: log.error("defect", error=error))
         return Listener(
             bound.listening,
             self._judge_http,

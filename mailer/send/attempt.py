@@ -32,7 +32,7 @@ from mailer.spool.message_state import Standing
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from mailer.send.budgets import Permit, Purse
+    from mailer.send.budgets import BudgetShare, Permit
 
 _SENT, _UNCERTAIN = Status.SENT, Status.UNCERTAIN
 
@@ -152,13 +152,13 @@ class Attempt:
     async def _try_at_once(
         self,
         route: Route,
-        divided: "Sequence[tuple[Sequence[Recipient], Purse | None]]",
+        divided: "Sequence[tuple[Sequence[Recipient], BudgetShare | None]]",
         *,
         hops_left: bool,
     ) -> list[Recipient]:
         room = self._room = self._room or asyncio.Semaphore(_MAX_PARALLEL)
 
-        async def one(group: Sequence[Recipient], budget: "Purse | None") -> list[Recipient]:
+        async def one(group: Sequence[Recipient], budget: "BudgetShare | None") -> list[Recipient]:
             async with room:
                 return await self._try(route, group, budget, hops_left=hops_left)
 
@@ -166,7 +166,7 @@ class Attempt:
         return [recipient for passed_on in results for recipient in passed_on]
 
     async def _try(
-        self, route: Route, recipients: Sequence[Recipient], budget: "Purse | None", *, hops_left: bool
+        self, route: Route, recipients: Sequence[Recipient], budget: "BudgetShare | None", *, hops_left: bool
     ) -> list[Recipient]:
         """Send to one destination's recipients, in batches; return those to pass on to the next route."""
         try:
@@ -174,7 +174,7 @@ class Attempt:
         except SigningError as error:
             self._wait(recipients, error.reason)  # Never unsigned by accident.
             return []
-        purses = tuple(filter(None, (budget, route.purse)))
+        shares = tuple(filter(None, (budget, route.budget)))
         passed_on: list[Recipient] = []
         patient = self._record.attempt < route.attempts
         batches = Batches(recipients, self._batch_size(route, recipients))
@@ -182,8 +182,8 @@ class Attempt:
             if batches.pause:
                 await self._pause(route.batch_delay)
             try:
-                if purses:
-                    with await self._permit(purses, len(batch), hops_left=hops_left) as permit:
+                if shares:
+                    with await self._permit(shares, len(batch), hops_left=hops_left) as permit:
                         batch = batches.keep(batch, permit.recipients)
                         outcomes = await self._deliver(route, outgoing, batch)
                         permit.unasked = sum(map(is_unasked, outcomes))
@@ -224,7 +224,7 @@ class Attempt:
         return route.deliver(outgoing, batch, self._record.commit, self._record.go_on)
 
     async def _permit(
-        self, purses: "Sequence[Purse]", want: int, *, hops_left: bool
+        self, shares: "Sequence[BudgetShare]", want: int, *, hops_left: bool
     ) -> "AbstractContextManager[Permit]":
         """Take what one transaction needs from each budget, after a short wait if the mail is to wait.
 
@@ -235,12 +235,12 @@ class Attempt:
 
         while True:
             try:
-                return await permit(purses, want)
+                return await permit(shares, want)
             except Spent as spent:
                 if not spent.short or (hops_left and not spent.waits):
                     raise
                 self._record.waits(spent.hop, spent.seconds, spent.reason)
-                with spent.purse.waiting():
+                with spent.share.waiting():
                     # Not the whole time: other runs may give back what they have reserved.
                     await self._pause(min(spent.seconds, LOOK))
 

@@ -36,12 +36,12 @@ class Spent(Resting):
     """A budget is used up; no hop was tried."""
 
     def __init__(
-        self, purse: "Purse", reason: str, *, until: float, seconds: float, waits: bool, short: bool
+        self, share: "BudgetShare", reason: str, *, until: float, seconds: float, waits: bool, short: bool
     ) -> None:
         """Keep what the attempt needs.
 
         Args:
-            purse: the purse of the budget.
+            share: the share of the budget.
             reason: why nothing is left, for the operator.
             until: when to ask again, in seconds since the epoch.
             seconds: the same, in seconds from now.
@@ -50,15 +50,15 @@ class Spent(Resting):
         """
         when = datetime.fromtimestamp(until, UTC)
         text = f"not tried before {when:%Y-%m-%d %H:%M:%SZ}, since {reason}"
-        super().__init__(purse.hop, Phase.CONNECT, text, scope=Scope.PROVIDER, until=until)
-        self.purse = purse
+        super().__init__(share.hop, Phase.CONNECT, text, scope=Scope.PROVIDER, until=until)
+        self.share = share
         self.reason = reason
         self.seconds = seconds
         self.waits = waits
         self.short = short
 
 
-class Purse:
+class BudgetShare:
     """This run's share of one budget."""
 
     def __init__(
@@ -244,9 +244,9 @@ class Purse:
 class Permit:
     """What one transaction has taken from each of its budgets; a context manager that settles it."""
 
-    def __init__(self, purses: Sequence[Purse], recipients: int) -> None:
-        """Keep what was taken: budget for `recipients` recipients, from each purse."""
-        self._purses = purses
+    def __init__(self, shares: Sequence[BudgetShare], recipients: int) -> None:
+        """Keep what was taken: budget for `recipients` recipients, from each share."""
+        self._shares = shares
         self.recipients = recipients
         self.unasked = 0
         """How many of these recipients the server was not asked about in the end."""
@@ -261,36 +261,36 @@ class Permit:
         # refused because of our account (429 among others), but then it asks for a pause, which is kept. If
         # such requests were counted here too, a few would use up a day's budget although nothing was sent.
         unheard = isinstance(error, HopTrouble) and not isinstance(error, SessionLost)
-        for purse in self._purses:
+        for share in self._shares:
             if unheard:
-                purse.give_back(self.recipients)
+                share.give_back(self.recipients)
                 continue
-            purse.settle(self.recipients - self.unasked)
-            if self.unasked and purse.allowance.counted is Counted.RECIPIENTS:
-                purse.give_back(self.unasked)
+            share.settle(self.recipients - self.unasked)
+            if self.unasked and share.allowance.counted is Counted.RECIPIENTS:
+                share.give_back(self.unasked)
 
 
-async def permit(purses: Sequence[Purse], want: int) -> Permit:
-    """Take budget for as many recipients as all the purses allow.
+async def permit(shares: Sequence[BudgetShare], want: int) -> Permit:
+    """Take budget for as many recipients as all the shares allow.
 
     Raises:
         Spent: one of them allows none; nothing is taken.
-        OSError: as `Purse.acquire`.
+        OSError: as `BudgetShare.acquire`.
     """
-    taken: list[tuple[Purse, int]] = []
+    taken: list[tuple[BudgetShare, int]] = []
     count = want
     try:
-        for purse in purses:
-            count = await purse.acquire(count)
-            taken.append((purse, count))
+        for share in shares:
+            count = await share.acquire(count)
+            taken.append((share, count))
     except BaseException:
-        for purse, some in taken:
-            purse.give_back(some)
+        for share, some in taken:
+            share.give_back(some)
         raise
-    for purse, some in taken:
-        if some > count and purse.allowance.counted is Counted.RECIPIENTS:
-            purse.give_back(some - count)
-    return Permit(purses, count)
+    for share, some in taken:
+        if some > count and share.allowance.counted is Counted.RECIPIENTS:
+            share.give_back(some - count)
+    return Permit(shares, count)
 
 
 class Budgets:
@@ -302,7 +302,7 @@ class Budgets:
         self._clocks = clocks
         self._trusts = trusts
         self._holder: Holder | None = None
-        self._purses: dict[str, Purse] = {}
+        self._shares: dict[str, BudgetShare] = {}
         self._domains = [budget for budget in config.domain_budgets if budget.allowance]
 
     async def __aenter__(self) -> Self:
@@ -311,13 +311,13 @@ class Budgets:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for purse in self._purses.values():
-            await purse.close()
+        for share in self._shares.values():
+            await share.close()
         if self._holder:
             self._holder.close()
 
-    def purse(self, of: str, allowance: Allowance, hop: str, name: str) -> Purse | None:
-        """Return the purse of a budget; None if the terms set no limit.
+    def share(self, of: str, allowance: Allowance, hop: str, name: str) -> BudgetShare | None:
+        """Return the share of a budget; None if the terms set no limit.
 
         Args:
             of: the key of the budget's file.
@@ -327,39 +327,41 @@ class Budgets:
         """
         if not allowance:
             return None
-        if of not in self._purses:
+        if of not in self._shares:
             file = BudgetFile(self._spool, of, allowance, self._clocks.read, self._trusts)
-            self._purses[of] = Purse(file, hop, name, self._name, self._clocks)
-        return self._purses[of]
+            self._shares[of] = BudgetShare(file, hop, name, self._name, self._clocks)
+        return self._shares[of]
 
-    def of_provider(self, provider: Provider, hop: str) -> Purse | None:
-        """Return a provider's purse; `hop` is its name in outcomes."""
-        return self.purse(provider.account, provider.allowance, hop, provider.label)
+    def of_provider(self, provider: Provider, hop: str) -> BudgetShare | None:
+        """Return a provider's share; `hop` is its name in outcomes."""
+        return self.share(provider.account, provider.allowance, hop, provider.label)
 
-    def of_domain(self, domain: str) -> Purse | None:
-        """Return the purse of the first budget that covers a recipient domain."""
+    def of_domain(self, domain: str) -> BudgetShare | None:
+        """Return the share of the first budget that covers a recipient domain."""
         for budget in self._domains:
             if budget.covers(domain):
-                return self.purse(budget.record, budget.allowance, budget.domains[0], budget.label)
+                return self.share(budget.record, budget.allowance, budget.domains[0], budget.label)
         return None
 
-    def split(self, groups: Sequence[Sequence[Recipient]]) -> list[tuple[Sequence[Recipient], Purse | None]]:
+    def split(
+        self, groups: Sequence[Sequence[Recipient]]
+    ) -> list[tuple[Sequence[Recipient], BudgetShare | None]]:
         """Divide groups of recipients so that each has one domain budget, or none."""
         if not self._domains:
             return [(group, None) for group in groups]
-        divided: list[tuple[Sequence[Recipient], Purse | None]] = []
+        divided: list[tuple[Sequence[Recipient], BudgetShare | None]] = []
         for group in groups:
-            parts: dict[Purse | None, list[Recipient]] = {}
+            parts: dict[BudgetShare | None, list[Recipient]] = {}
             for recipient in group:
                 domain = recipient.address.rpartition("@")[2].lower()
                 parts.setdefault(self.of_domain(domain), []).append(recipient)
-            divided += [(part, purse) for purse, part in parts.items()]
+            divided += [(part, share) for share, part in parts.items()]
         return divided
 
     def end_waits(self) -> None:
         """End the run's waits: claimed messages that wait for budget go to `retry/` within a second."""
-        for purse in self._purses.values():
-            purse.ends = True
+        for share in self._shares.values():
+            share.ends = True
 
     def _name(self) -> str:
         if self._holder is None:

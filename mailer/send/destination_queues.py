@@ -42,7 +42,7 @@ class DestinationQueues:
         self._most = most
         self.look_every = 1.0 if destinations is None else 0.1
         """Seconds between looks at `waits`, which changes sooner where the direct route is used."""
-        self._in_hand: Counter[str] = Counter()
+        self._active: Counter[str] = Counter()
         self._waiting: dict[str, deque[str]] = {}
         self.names: set[str] = set()
         """Names of the waiting messages, which must stay in `new/`."""
@@ -54,7 +54,7 @@ class DestinationQueues:
 
         Returns True if that was done; the caller must then not use the claim any more.
         """
-        if not self._in_hand[destination] or claim.recovered or len(self.names) >= _MAX_WAITING:
+        if not self._active[destination] or claim.recovered or len(self.names) >= _MAX_WAITING:
             return False
         if not destination or not self._destinations or not self._full(destination, self._destinations):
             return False
@@ -70,7 +70,7 @@ class DestinationQueues:
         return True
 
     def begin(self, destination: str) -> None:
-        self._in_hand[destination] += 1
+        self._active[destination] += 1
 
     def end(self, destination: str) -> list[str]:
         """Record that a message to a destination is done; return the names of those to claim next.
@@ -78,9 +78,9 @@ class DestinationQueues:
         Messages for a destination that was found dead get no precedence over others: they stay in `new/` for
         the next pass.
         """
-        self._in_hand[destination] -= 1
-        if not self._in_hand[destination]:
-            del self._in_hand[destination]
+        self._active[destination] -= 1
+        if not self._active[destination]:
+            del self._active[destination]
         waiting = self._waiting.get(destination)
         if not waiting:
             return []
@@ -88,7 +88,7 @@ class DestinationQueues:
             self.names.difference_update(self._waiting.pop(destination))
             self.missed = True
             return []
-        count = _FOLLOWERS if self._in_hand[destination] else len(waiting)
+        count = _FOLLOWERS if self._active[destination] else len(waiting)
         names = [waiting.popleft() for _ in range(min(count, len(waiting)))]
         if not waiting:
             del self._waiting[destination]
@@ -104,7 +104,7 @@ class DestinationQueues:
     def _full(self, destination: str, destinations: DestinationStatus) -> bool:
         return not destinations.dead(destination) and (
             not destinations.answered(destination)
-            or self._in_hand[destination] >= self._most
+            or self._active[destination] >= self._most
             or destinations.stuck(destination)
         )
 

@@ -81,8 +81,8 @@ class Runner:
         """Whether the run ends, so that nothing is started any more."""
         self._paused = False
         self._look_for_pause = float("-inf")
-        purses = [route.purse for route in context.routes.all]
-        self._purses = [purse for purse in purses if purse] if all(purses) else []
+        shares = [route.budget for route in context.routes.all]
+        self._shares = [share for share in shares if share] if all(shares) else []
         """One budget for each route; empty if some route has none, since mail can then always leave."""
         self._opens: asyncio.TimerHandle | None = None
         """Wakes the run when a budget may have capacity again; None if nothing waits for that."""
@@ -233,9 +233,9 @@ class Runner:
 
         Messages that are not claimed stay in `new/` and `retry/`, and take no place in the run.
         """
-        if not self._purses:
+        if not self._shares:
             return 0.0
-        seconds = min(purse.closed_for for purse in self._purses)
+        seconds = min(share.closed_for for share in self._shares)
         if seconds and self._opens is None:
             self._opens = asyncio.get_running_loop().call_later(min(seconds, _BUDGET_POLL), self._opened)
         return seconds

@@ -144,7 +144,7 @@ def _after(state: State, event: Event, standings: dict[str, Standing], boot: str
         case Kind.RECOVERED:
             state = _after_death(state, event, boot)
         case Kind.ALONE | Kind.ACCOMPANIED | Kind.RETURNED | Kind.THROTTLED:
-            state = _in_hand(state, event, boot)
+            state = _claimed(state, event, boot)
         case Kind.DATED:
             state = replace(state, since=_time(event.since) or state.since, overdue=False)
         case Kind.NOTIFIED if is_id(event.notice):
@@ -169,7 +169,7 @@ def _handed_over(state: State, event: Event) -> State:
     return replace(state, move=None) if state.move and state.move.move == event.move else state
 
 
-def _in_hand(state: State, event: Event, boot: str) -> State:
+def _claimed(state: State, event: Event, boot: str) -> State:
     if event.event == Kind.THROTTLED:
         return replace(state, throttled=event)
     counts = event.event != Kind.ALONE or event.boot == boot

@@ -69,7 +69,7 @@ def _add_target(world: World) -> None:
     settings = json.loads(world.relay.config.read_text()) | {"spoolDir": str(target)}
     config.write_text(json.dumps(settings))
     world.spools[target] = config
-    world.in_hand = 4
+    world.claimed = 4
 
 
 def _false(world: World, said: str, ids: set[str]) -> Iterator[str]:

@@ -60,7 +60,7 @@ class World:
     """Of the program that met the fault."""
     ran: int = 0
     """Programs so far."""
-    in_hand: int = 1
+    claimed: int = 1
     """Files that a program which dies may leave in `tmp/`."""
 
     def __post_init__(self) -> None:
@@ -194,7 +194,7 @@ class World:
             if not failed and not held:
                 yield f"left in {found.place}: {found.kinds} to {found.recipients}"
         leftovers = [each.name for spool in self.spools for each in (spool / "tmp").iterdir()]
-        if len(leftovers) > (self.in_hand if self.point else 0):
+        if len(leftovers) > (self.claimed if self.point else 0):
             yield f"left in tmp: {leftovers}"
 
     def _of(self, mail: Mail, to: str, copies: int, bounces: int) -> Iterator[str]:

@@ -76,7 +76,7 @@ def test_a_new_message_waits_for_its_first_attempt(relay: Relay, queue: Queue) -
 
 def test_a_claimed_message_is_in_a_runners_hands_while_that_lives(relay: Relay, queue: Queue) -> None:
     message = queue.new()
-    with queue.in_hand(message):
+    with queue.claimed(message):
         assert ls(relay)[0]["state"] == "cur"
         assert "claimed by a runner" in line_of(relay, message)
         assert "Claimed by a runner" in why(relay, message)

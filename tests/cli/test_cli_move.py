@@ -151,7 +151,7 @@ def test_two_moves_do_not_meet_in_one_spool(relay: Relay, queue: Queue, other: R
 
 def test_a_message_that_a_runner_has_claimed_stays(relay: Relay, queue: Queue, other: Relay) -> None:
     claimed = queue.new()
-    with queue.in_hand(claimed):
+    with queue.claimed(claimed):
         done = relay.mailer("spool", "move", "--all", "--via", ssh(other))
     assert (done.returncode, done.stdout) == (75, f"{claimed} busy: a runner has claimed it\n")
 

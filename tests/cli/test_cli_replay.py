@@ -103,15 +103,15 @@ def test_a_message_in_any_place_can_be_sent_again(relay: Relay, states: Queue) -
     relay.configure({"security": {"logAllEmails": True}})
     sent = states.new("bob@example.net", received=None)
     assert relay.mailer_send().returncode == 0
-    waiting, held, failed, in_hand = (states.new("bob@example.net") for _ in range(4))
+    waiting, held, failed, claimed = (states.new("bob@example.net") for _ in range(4))
     deferred = states.new("bob@example.net")
     states.hold(held, "later")
     states.fail(failed, "550 5.1.1 no", "bob@example.net")
     states.defer(deferred, "451 later", "bob@example.net")
     places = {sent: "sent", waiting: "new", held: "hold", failed: "failed", deferred: "retry"}
     assert {each: shown(relay, each)["state"] for each in places} == places
-    with states.in_hand(in_hand):
-        for each in (*places, in_hand):
+    with states.claimed(claimed):
+        for each in (*places, claimed):
             assert message(relay, new_id(replay(relay, each, "--to", "eve@example.org"))).endswith(BODY)
 
 

@@ -134,7 +134,7 @@ def test_a_message_that_a_runner_has_claimed_is_busy_and_unchanged(
     relay: Relay, queue: Queue, verb: str
 ) -> None:
     busy, free = queue.new(), queue.new()
-    with queue.in_hand(busy):
+    with queue.claimed(busy):
         done = relay.mailer("spool", verb, busy, free, "--json")
     assert done.returncode == 75
     results = {record["id"]: record["result"] for record in map(json.loads, done.stdout.splitlines())}

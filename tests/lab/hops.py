@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
-from mailer.send.budgets import Purse
+from mailer.send.budgets import BudgetShare
 from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
 from mailer.send.presentation import Presentation
@@ -135,7 +135,7 @@ class Hop:
     name: str = HOP
     batch_size: int = 2
     batch_delay: float = 0.0
-    purse: Purse | None = None
+    budget: BudgetShare | None = None
     limits: Sequence[tuple[float, int]] = ()
     """Seconds of a window, and how many recipients it accepts in each."""
     places: Places | None = None

@@ -105,7 +105,7 @@ class Runners:
 def _hop(world: World, spool: Spool, budgets: Budgets) -> Hop:
     hop, story = world.hop(), world.story
     allowed = Allowance(per_minute=story.per_minute, per_hour=story.per_hour)
-    hop.purse = budgets.purse("account", allowed, HOP, "the hop")
+    hop.budget = budgets.share("account", allowed, HOP, "the hop")
     if story.sessions:
         hop.places, hop.slots = Places(clock=world.wall), Slots(spool, "account", story.sessions)
     return hop

@@ -104,13 +104,13 @@ def test_a_thousand_at_once_send_nothing_twice_and_run_one_at_a_time(relay: Rela
 
 def test_what_fails_during_a_run_is_tried_by_the_next_request_too(relay: Relay, states: Queue) -> None:
     """The run that is under way may have passed it; so another one follows, and not at the same time."""
-    in_hand, seen = threading.Event(), []
-    with Server({"mail": reached(in_hand, HANG)}) as server:
+    claimed, seen = threading.Event(), []
+    with Server({"mail": reached(claimed, HANG)}) as server:
         relay.configure(forward_to(server, sending={"shutdownGrace": 0}))
         queue(relay.spool, ["first@example.net"])
         with relay.monitor() as monitor:
             post(relay.http_port, RETRY)
-            assert in_hand.wait(60)
+            assert claimed.wait(60)
             [run] = children(monitor.pid)
             seen.append(run)
             states.fail(states.new("second@example.net"), "550 no", "second@example.net")
@@ -123,7 +123,7 @@ def test_what_fails_during_a_run_is_tried_by_the_next_request_too(relay: Relay, 
 
 
 def test_a_message_in_a_runners_hands_is_left_to_it(relay: Relay, states: Queue) -> None:
-    with relay.monitor(), states.in_hand(states.new()):
+    with relay.monitor(), states.claimed(states.new()):
         assert post(relay.http_port, RETRY).json["message"].startswith("0 failed messages and 0")
 
 
@@ -237,13 +237,13 @@ def test_the_configuration_is_shown_without_secrets(relay: Relay) -> None:
 
 
 def test_the_run_inherits_no_open_connection(relay: Relay) -> None:
-    in_hand = threading.Event()
-    with Server({"mail": reached(in_hand, HANG)}) as server:
+    claimed = threading.Event()
+    with Server({"mail": reached(claimed, HANG)}) as server:
         relay.configure(forward_to(server, sending={"shutdownGrace": 0}))
         queue(relay.spool, [TO])
         with relay.monitor() as monitor:
             post(relay.http_port, RETRY)
-            assert in_hand.wait(60)
+            assert claimed.wait(60)
             [run] = children(monitor.pid)
             shared = {*opened(run)} & {*opened(monitor.pid)}
             assert not [each for each in shared if each.startswith("socket:")]

@@ -325,7 +325,7 @@ def test_every_state_is_counted_with_its_age(relay: Relay, states: Queue) -> Non
     states.defer(states.new(), "450 later")
     states.hold(states.new(), "asked")
     states.damage(states.new())
-    with relay.monitor(), states.in_hand(states.new()):
+    with relay.monitor(), states.claimed(states.new()):
         found = samples(relay.http_port)
         assert {s: found[f"mailer_queue_messages{{state={s}}}"] for s in ("new", "cur", "retry", "hold")} == {
             "new": 0, "cur": 1, "retry": 1, "hold": 1

@@ -249,7 +249,7 @@ def test_a_message_in_a_runners_hands_is_left_to_it_and_wrong_names_do_nothing(
     relay: Relay, states: Queue
 ) -> None:
     busy = states.new()
-    with relay.monitor(), states.in_hand(busy):
+    with relay.monitor(), states.claimed(busy):
         assert submit(relay.http_port, f"/message/{busy}/delete").status == 409
         assert "a runner is sending" in words_of(submit(relay.http_port, f"/message/{busy}/delete"))
         for wrong in ("..", "%2e%2e", "*", "x" * 26, busy.lower(), f"{busy}%00"):

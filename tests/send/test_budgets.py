@@ -21,7 +21,7 @@ from mailer.config.hops import DomainBudget
 from mailer.mail import budget
 from mailer.mail.budget import DAY, HOUR, MINUTE, Allowance, Use
 from mailer.mail.clock import Clocks, Reading
-from mailer.send.budgets import Purse, Spent
+from mailer.send.budgets import BudgetShare, Spent
 from mailer.send.smtp.places import ABANDONED
 from mailer.spool.directory import Spool
 from mailer.spool.layout import STATE
@@ -361,10 +361,12 @@ def test_each_message_reads_why_nothing_may_be_taken(spool: Spool) -> None:
     file = BudgetFile(spool, ACCOUNT, Allowance(per_day=30), lambda: at(50), lambda: True)
     path = spool.path / STATE / f"{file_name(ACCOUNT)}.json"
     path.symlink_to(path)
-    purse = Purse(file, "smtp.example.com", "Acme", lambda: "run", Clocks(lambda: NOON, lambda: 50.0, "one"))
+    share = BudgetShare(
+        file, "smtp.example.com", "Acme", lambda: "run", Clocks(lambda: NOON, lambda: 50.0, "one")
+    )
 
     async def reasons() -> list[str]:
-        raised = await asyncio.gather(*[purse.acquire(1) for _ in range(2)], return_exceptions=True)
+        raised = await asyncio.gather(*[share.acquire(1) for _ in range(2)], return_exceptions=True)
         return [one.reason for one in raised if isinstance(one, Spent)]
 
     first, second = asyncio.run(reasons())
@@ -389,19 +391,21 @@ def test_what_a_dead_run_held_or_damage_keeps_mail_back_for_one_window_and_no_lo
     os.close(dead._fd)
     if damaged:
         (spool.path / STATE / f"{file_name(ACCOUNT)}.json").write_bytes(bytes(100))
-    purse = Purse(file, "smtp.example.com", "Acme", lambda: run.name, Clocks(lambda: NOON, uptime, "one"))
+    share = BudgetShare(
+        file, "smtp.example.com", "Acme", lambda: run.name, Clocks(lambda: NOON, uptime, "one")
+    )
 
     async def taken() -> int:
         try:
-            return await purse.acquire(1)
+            return await share.acquire(1)
         except Spent:
             return 0
 
-    assert purse.closed_for == 0.0
+    assert share.closed_for == 0.0
     assert asyncio.run(taken()) == 0
-    assert purse.closed_for == pytest.approx(60.0, abs=0.001)
+    assert share.closed_for == pytest.approx(60.0, abs=0.001)
     clock[0] = 160.5
-    assert purse.closed_for == 0.0
+    assert share.closed_for == 0.0
     assert asyncio.run(taken()) == 1
     run.close()
 

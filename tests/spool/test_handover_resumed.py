@@ -292,7 +292,7 @@ def test_a_copy_that_was_damaged_before_its_release_is_not_released(between: Bet
 
 def test_a_copy_that_was_damaged_after_its_first_claim_proves_nothing(between: Between) -> None:
     assert between.begin(back=ANSWERED).result is Result.WAITING
-    with Queue(between.target).in_hand(between.id):
+    with Queue(between.target).claimed(between.id):
         pass
     _damage(between.target / between.there().place / between.id, envelope=False)
     run_both(between.source, between.target, between.sent)
@@ -431,7 +431,7 @@ def test_that_a_message_was_released_is_durable_while_a_runner_has_it(
     between: Between, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert between.begin(back=ANSWERED).result is Result.WAITING
-    with Queue(between.target).in_hand(between.id):
+    with Queue(between.target).claimed(between.id):
         record = Record(between.target, monkeypatch)
         assert between.resume().result is Result.DONE
     assert f"cur/{between.id}" in record.did[: record.did.index("HERE")]

@@ -204,14 +204,14 @@ def test_too_little_space_is_a_problem_and_little_a_warning(spool_path: Path) ->
 @pytest.mark.parametrize(
     ("signs", "grade", "words"),
     [
-        (Signs(late=0, in_hand=0, idle=None), Grade.SKIPPED, "no run yet"),
-        (Signs(late=0, in_hand=0, idle=30), Grade.OK, "last run 30s ago"),
-        (Signs(late=20, in_hand=0, idle=30), Grade.OK, "mail has been ready for 20s"),
-        (Signs(late=1000, in_hand=0, idle=30), Grade.WARNING, "the runner cannot keep up"),
-        (Signs(late=1000, in_hand=3, idle=9000), Grade.WARNING, "the runner cannot keep up"),
-        (Signs(late=0, in_hand=0, idle=9000), Grade.WARNING, "no runner is active, and new mail would wait"),
-        (Signs(late=1000, in_hand=0, idle=9000), Grade.PROBLEM, ": no runner is active"),
-        (Signs(late=1000, in_hand=0, idle=None), Grade.PROBLEM, ": no runner is active"),
+        (Signs(late=0, claimed=0, idle=None), Grade.SKIPPED, "no run yet"),
+        (Signs(late=0, claimed=0, idle=30), Grade.OK, "last run 30s ago"),
+        (Signs(late=20, claimed=0, idle=30), Grade.OK, "mail has been ready for 20s"),
+        (Signs(late=1000, claimed=0, idle=30), Grade.WARNING, "the runner cannot keep up"),
+        (Signs(late=1000, claimed=3, idle=9000), Grade.WARNING, "the runner cannot keep up"),
+        (Signs(late=0, claimed=0, idle=9000), Grade.WARNING, "no runner is active, and new mail would wait"),
+        (Signs(late=1000, claimed=0, idle=9000), Grade.PROBLEM, ": no runner is active"),
+        (Signs(late=1000, claimed=0, idle=None), Grade.PROBLEM, ": no runner is active"),
     ],
 )
 def test_whether_anybody_sends_is_judged_by_what_lies_about(signs: Signs, grade: Grade, words: str) -> None:
@@ -228,9 +228,9 @@ def test_what_is_ready_and_what_is_in_hand_is_seen(spool_path: Path) -> None:
     spool.defer(message, "451 no", seconds=60.0)
     assert waiting._signs(spool.spool, now).late == 0
     assert 700 < waiting._signs(spool.spool, now + 1000).late < 1000
-    with spool.in_hand(spool.new()):
-        assert waiting._signs(spool.spool, now).in_hand == 1
-    assert waiting._signs(spool.spool, now).in_hand == 0
+    with spool.claimed(spool.new()):
+        assert waiting._signs(spool.spool, now).claimed == 1
+    assert waiting._signs(spool.spool, now).claimed == 0
 
 
 def test_what_waits_for_the_operator_is_counted(spool_path: Path) -> None:

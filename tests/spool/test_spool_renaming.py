@@ -257,7 +257,7 @@ def test_a_journal_in_hand_whose_sync_failed_is_not_synced_again(
         locked.release()
 
 
-def test_a_message_in_hand_is_soon_in_one_place(spool_path: Path) -> None:
+def test_a_claimed_message_is_soon_in_one_place(spool_path: Path) -> None:
     """When `cur/` is synced, for all that were claimed meanwhile; the order is `Torn`'s to judge."""
     names = [accept(spool_path, b"mail", "sent@example.net") for _ in range(20)]
 

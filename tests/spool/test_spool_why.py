@@ -299,7 +299,7 @@ def test_a_full_mailbox_does_not_make_its_address_a_wrong_one(reply: str) -> Non
 def test_a_runner_that_does_nothing_for_an_hour_is_suspected_to_be_stopped(tmp_path: Path) -> None:
     states = Queue(tmp_path / "spool")
     message = states.new()
-    with states.in_hand(message):
+    with states.claimed(message):
         seen = look(states.spool, Spot(Place.CUR, message))
         assert seen
         now, later = (

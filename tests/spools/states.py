@@ -53,7 +53,7 @@ class Queue:
         return locked
 
     @contextmanager
-    def in_hand(self, id: str) -> Iterator[None]:
+    def claimed(self, id: str) -> Iterator[None]:
         """Have a living runner at work on a message."""
         with self.claim(id):
             yield

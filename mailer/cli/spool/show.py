@@ -144,7 +144,7 @@ def _text(seen: Seen, header: str, now: float) -> str:
 def _state(seen: Seen) -> str:
     text = f"{seen.spot.place} ({seen.spot.path})"
     if seen.spot.place is Place.CUR:
-        text += ", claimed by a runner" if seen.in_hand else ", its runner ended early"
+        text += ", claimed by a runner" if seen.claimed else ", its runner ended early"
     return text
 
 

@@ -57,7 +57,7 @@ def nothing_known(_user: str, _id: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class ReceiverParts:
     """The parts of the receiver that requests need."""
 
     context: Callable[[], ReceiverContext]
@@ -71,8 +71,8 @@ class Doors:
 class Messages:
     """Routes and serves requests."""
 
-    def __init__(self, doors: Doors) -> None:
-        self._doors = doors
+    def __init__(self, parts: ReceiverParts) -> None:
+        self._parts = parts
         self._gathered = Counter[str]()
         """The octets of each user's large JSON documents in memory."""
         # Composing a large mail takes a thread a second, and slows down the event loop; so one at a time.
@@ -86,7 +86,7 @@ class Messages:
 
     async def answer(self, asked: Asked) -> Answer:
         """Return the response to a request; raises Problem, and Gone if the client has disconnected."""
-        check(asked, self._doors.context().settings)
+        check(asked, self._parts.context().settings)
         if asked.path == "/v1/openapi.json":
             _only(asked, "GET")
             return Answer(openapi())
@@ -104,7 +104,7 @@ class Messages:
         found = None
         if is_id(name):
             async with self._looking.of(user):
-                found = await asyncio.to_thread(self._doors.lookup, user, name)
+                found = await asyncio.to_thread(self._parts.lookup, user, name)
         if found is None:
             # The response does not reveal whether another user has a message with this id.
             words = "you have submitted no message with this id, or it is older than the log (logRetention)"
@@ -120,7 +120,7 @@ class Messages:
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, words)
         if asked.header("content-encoding").lower() not in {"", "identity"}:
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
-        key = _key_line(asked) if self._doors.context().settings.content.obey_keys else b""
+        key = _key_line(asked) if self._parts.context().settings.content.obey_keys else b""
         if kind == _RAW:
             return await self._submit(asked, user, _enveloped(asked), _with(key, asked), key)
         if asked.query:
@@ -157,9 +157,9 @@ class Messages:
             key: the Idempotency-Key field, or nothing.
         """
         try:
-            connection = self._doors.connect(user, asked.peer)
+            connection = self._parts.connect(user, asked.peer)
         except OSError as error:
-            self._doors.context().store.log.warning("a session could not begin", error=str(error))
+            self._parts.context().store.log.warning("a session could not begin", error=str(error))
             raise Problem.of(TOO_MANY_CONNECTIONS) from None
         try:
             with await Dialogue.begin(connection, _NAME) as dialogue:
@@ -172,21 +172,21 @@ class Messages:
         return _accepted(reply)
 
     def _problem(self, refused: Refused, user: str, sender: str) -> Problem:
-        rates = self._doors.context().rates
+        rates = self._parts.context().rates
         full = rates.full(user, sender) if rates is not None and refused.reply.enhanced == "4.7.1" else None
         if full is not None:
             return Problem.of(refused.reply, refused=refused.recipients, retry_after=full.seconds)
         return Problem.of(refused.reply, refused=refused.recipients)
 
     async def _identify(self, asked: Asked) -> Identity:
-        identity = await identify(asked, self._doors.context(), self._doors.failures)
+        identity = await identify(asked, self._parts.context(), self._parts.failures)
         asked.on_known(identity.user)
         return identity
 
     async def _gather(self, asked: Asked, claim: Callable[[int], None]) -> bytes:
         """Read a JSON document; raises Problem if it is too large, or too much memory is in use."""
         # Base64 takes four thirds of the octets it encodes, in the message too; the rest is for JSON escapes.
-        most = self._doors.context().settings.max_message_size * 3 // 2 + _UNCOUNTED
+        most = self._parts.context().settings.max_message_size * 3 // 2 + _UNCOUNTED
         if (asked.length or 0) > most:
             raise _too_large(most)
         await asked.go_ahead()

@@ -24,7 +24,7 @@ from mailer.send.smtp.pool import Pool
 from mailer.send.trouble import HopTrouble, may_be_about_a_recipient, without_account
 
 if TYPE_CHECKING:
-    from mailer.send.budgets import Purse
+    from mailer.send.budgets import BudgetShare
     from mailer.spool.state.slots import Slots
 
 Sessions = Callable[[str], "tuple[Slots | None, int]"]
@@ -91,7 +91,7 @@ class DirectRoute:
     presentation = AS_ACCEPTED
     retries_unclear_refusals = False
     holds_second_doubt = False
-    purse: "Purse | None" = None
+    budget: "BudgetShare | None" = None
 
     def __init__(
         self,

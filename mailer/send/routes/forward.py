@@ -19,7 +19,7 @@ from mailer.send.trouble import Hardness, HopTrouble, Resting, SessionLost, rule
 from mailer.spool.state.provider_state import Witness
 
 if TYPE_CHECKING:
-    from mailer.send.budgets import Purse
+    from mailer.send.budgets import BudgetShare
 
 _SENT = Status.SENT
 
@@ -39,7 +39,7 @@ class ForwardRoute:
         *,
         batch_size: int,
         batch_delay: float,
-        purse: "Purse | None" = None,
+        budget: "BudgetShare | None" = None,
     ) -> None:
         """Prepare; opens nothing yet.
 
@@ -50,7 +50,7 @@ class ForwardRoute:
             presentation: the form in which the provider takes messages.
             batch_size: the most recipients in one transaction.
             batch_delay: seconds between the transactions of one message.
-            purse: the provider's budget; None if it has none.
+            budget: the provider's budget; None if it has none.
         """
         self._hop = hop
         self._pool = pool
@@ -61,7 +61,7 @@ class ForwardRoute:
         self.holds_second_doubt = hop.api is not None
         self.batch_size = batch_size
         self.batch_delay = batch_delay
-        self.purse = purse
+        self.budget = budget
 
     def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:
         """Return one group: all recipients go to the provider."""

@@ -27,7 +27,7 @@ from mailer.spool.run.claim import Claim
 from mailer.spool.syscalls import rename_exclusive
 
 if TYPE_CHECKING:
-    from mailer.send.budgets import Purse
+    from mailer.send.budgets import BudgetShare
 
 _UNFINISHED, _UNREAD, _READ = "tmp", "new", "cur"
 """The three directories of every Maildir."""
@@ -49,7 +49,7 @@ class LocalRoute:
     presentation = Presentation(dkim=False)
     retries_unclear_refusals = False
     holds_second_doubt = False
-    purse: "Purse | None" = None
+    budget: "BudgetShare | None" = None
 
     def __init__(self, spool: Spool, committer: Committer) -> None:
         """Create the Maildir if it does not exist; raises OSError."""

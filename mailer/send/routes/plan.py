@@ -128,5 +128,5 @@ def _forward(provider: Provider, config: Config, context: RoutingContext) -> Rou
         Presentation.to(provider),
         batch_size=largest,
         batch_delay=config.batch_delay / 1000,
-        purse=context.budgets.of_provider(provider, str(hop)) if context.budgets else None,
+        budget=context.budgets.of_provider(provider, str(hop)) if context.budgets else None,
     )

@@ -9,7 +9,7 @@ from mailer.send.outgoing import Outgoing
 from mailer.send.presentation import Presentation
 
 if TYPE_CHECKING:
-    from mailer.send.budgets import Purse
+    from mailer.send.budgets import BudgetShare
 
 OnCommit = Callable[[Sequence[Recipient], str], None]
 """Called with the recipients and the hop immediately before the step that cannot be undone.
@@ -33,7 +33,7 @@ class Route(Protocol):
     """The most recipients in one transaction."""
     batch_delay: float
     """Seconds between the transactions of one message to one destination."""
-    purse: "Purse | None"
+    budget: "BudgetShare | None"
     """The budget for all mail over this route; None if it has none."""
     presentation: Presentation
     """The form in which the route takes messages."""

@@ -150,7 +150,7 @@ def _is_in_hand(spool: Spool, spot: Spot) -> bool:
     """Return whether a message is being moved, or was when its links were counted."""
     try:
         with View.open(spool, spot) as view:
-            return view.in_hand() or view.status.st_nlink == 1
+            return view.claimed() or view.status.st_nlink == 1
     except (FileNotFoundError, Corrupt):
         return True
 
@@ -160,7 +160,7 @@ def _content_problem(spool: Spool, spot: Spot, now: float) -> str:
         with View.open(spool, spot) as view:
             problem = _stale(view, now) if spot.place is Place.TMP else _unfit(view)
             # A program may have written the journal line and not moved the message yet when we read it.
-            if problem and (view.in_hand() or _moved(spool, view)):
+            if problem and (view.claimed() or _moved(spool, view)):
                 return ""
             return problem
     except FileNotFoundError:

@@ -115,7 +115,7 @@ class View:
         """Return at most `length` of the message's bytes from `offset`; raises OSError."""
         return read_at(self.fd, max(0, min(length, entry.length - offset)), entry.offset + offset)
 
-    def in_hand(self) -> bool:
+    def claimed(self) -> bool:
         """Return whether a program holds the file's lock.
 
         It tries the lock and gives it up immediately. A runner that comes in that instant finds the message
@@ -150,7 +150,7 @@ class Seen(msgspec.Struct, frozen=True):
     """What is wrong with it; empty if nothing is."""
     changed: float = 0.0
     """When the file was last written or moved, in seconds since the epoch."""
-    in_hand: bool = False
+    claimed: bool = False
     """Whether a runner holds it in `cur/`; if none does, the next run takes it over."""
 
     @property
@@ -177,16 +177,16 @@ def look(spool: Spool, spot: Spot) -> Seen | None:
     try:
         with View.open(spool, spot) as view:
             changed = view.status.st_ctime
-            in_hand = spot.place is Place.CUR and view.in_hand()
+            claimed = spot.place is Place.CUR and view.claimed()
             try:
                 entry = view.entry()
                 if spot.place is Place.CORRUPT:
                     # The envelope is readable, so the message itself was damaged: this raises the reason.
                     view.check(entry)
             except Corrupt as corrupt:
-                return Seen(spot, None, str(corrupt), changed, in_hand)
+                return Seen(spot, None, str(corrupt), changed, claimed)
             reason = "it can be read now" if spot.place is Place.CORRUPT else linked_outside(spool, view)
-            return Seen(spot, entry, reason, changed, in_hand)
+            return Seen(spot, entry, reason, changed, claimed)
     except FileNotFoundError:
         return None
     except Corrupt as corrupt:

@@ -213,7 +213,7 @@ def _throttled(spool: Spool) -> Iterator[Event]:
     for name in islice(names(spool, Place.CUR), _IN_HAND):
         with contextlib.suppress(OSError):
             seen = look(spool, Spot(Place.CUR, name))
-            if seen and seen.in_hand and seen.entry and seen.entry.state.throttled:
+            if seen and seen.claimed and seen.entry and seen.entry.state.throttled:
                 yield seen.entry.state.throttled
 
 

@@ -164,7 +164,7 @@ def situation(summary: Summary, now: float, keeps: Collection[Obstacle] = ()) ->
         case Place.CUR:
             hand = turn(summary.throttled) if summary.throttled else "claimed by a runner"
             ended = f"its runner ended early; {next_attempt(None, keeps).words(now)}"
-            return hand if summary.in_hand else ended
+            return hand if summary.claimed else ended
         case Place.HOLD:
             return printable(summary.held) or "not held by its journal"
         case Place.CORRUPT:

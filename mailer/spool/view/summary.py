@@ -71,9 +71,9 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
     """As `State.held`."""
     reply: str
     """The reply for the first recipient that still waits, or else for the first that was given up."""
-    in_hand: bool = False
+    claimed: bool = False
     reason: str = ""
-    """This and `in_hand` as in `Seen`."""
+    """This and `claimed` as in `Seen`."""
     throttled: Event | None = None
     """As `State.throttled`, if a runner holds the message."""
 
@@ -82,10 +82,10 @@ def summaries(
     spool: Spool, now: float, places: Iterable[Place] = QUEUE, mine: Share = EVERYTHING
 ) -> Iterator[Seen | Summary]:
     """Yield what `inspect.listing` does, as summaries where possible; arguments and errors are the same."""
-    return join_scans(spool, now, places, _at_a_glance, mine)
+    return join_scans(spool, now, places, _summary_of, mine)
 
 
-def _at_a_glance(directory: int, place: Place, name: str) -> Summary | None:
+def _summary_of(directory: int, place: Place, name: str) -> Summary | None:
     if place not in _ORDINARY:
         return None
     try:
@@ -252,7 +252,7 @@ def of_seen(seen: Seen | Summary) -> Summary | None:
         next=state.next,
         held=state.held,
         reply=_telling(statuses, (standing.reply for standing in state.standings)),
-        in_hand=seen.in_hand,
+        claimed=seen.claimed,
         reason=seen.reason,
-        throttled=state.throttled if seen.in_hand else None,
+        throttled=state.throttled if seen.claimed else None,
     )

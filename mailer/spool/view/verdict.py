@@ -154,11 +154,11 @@ def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook)
     if (
         any(each.until is None for each in outlook.obstacles)
         and seen.spot.place in _LIVE
-        and not seen.in_hand
+        and not seen.claimed
     ):
         attempted = f"after {attempts}" if state.attempts else "not tried yet"
         return f"Waiting, {attempted}; sending is {sentences(outlook.obstacles)}"
-    if seen.reason and seen.spot.place in _LIVE and not seen.in_hand:
+    if seen.reason and seen.spot.place in _LIVE and not seen.claimed:
         return (
             f"No run takes it: {seen.reason}, as a copy by hard links (cp -al) leaves it. Type, in the "
             f"spool's directory, `find / -xdev -samefile {seen.spot.path}`, and remove the name outside."
@@ -171,7 +171,7 @@ def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook)
     ended = "Its runner ended before it was finished (it died, or had to give it back); the next run goes on."
     held = state.held or "its journal does not say why"
     return {
-        Place.CUR: _in_hand(seen, state.throttled, outlook.now) if seen.in_hand else ended,
+        Place.CUR: _claimed(seen, state.throttled, outlook.now) if seen.claimed else ended,
         Place.HOLD: f"{_kept_back(held)}. `mailer spool release {seen.id}` lets it go on.",
         Place.FAILED: f"Failed: given up after {attempts}. `mailer spool retry {seen.id}` tries it again.",
         Place.SENT: sent_words(
@@ -190,7 +190,7 @@ _HANGS = 3600.0
 """Seconds after which a runner that has recorded nothing is more likely stopped than waiting for a server."""
 
 
-def _in_hand(seen: Seen, throttled: Event | None, now: float) -> str:
+def _claimed(seen: Seen, throttled: Event | None, now: float) -> str:
     since = max(seen.changed, _time(throttled.next) if throttled else 0.0)
     if now - since > _HANGS:
         return (
@@ -277,7 +277,7 @@ def _standing(standing: Standing, seen: Seen, outlook: Outlook) -> str:
 
 def _is_being_sent(standing: Standing, seen: Seen) -> bool:
     """Tell whether a live runner is handing it over; if the runner dies, the recipient stays uncertain."""
-    return seen.in_hand and standing.status is Status.UNCERTAIN and not standing.reply
+    return seen.claimed and standing.status is Status.UNCERTAIN and not standing.reply
 
 
 def _telling(standing: Standing, sender: str, outlook: Outlook) -> str:

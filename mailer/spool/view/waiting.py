@@ -70,7 +70,7 @@ class Signs(msgspec.Struct, frozen=True):
 
     late: float
     """Seconds for which a message has been ready to be sent; 0 if none is."""
-    in_hand: int
+    claimed: int
     """Messages that running runners hold."""
     idle: float | None
     """Seconds since the last run ended, or was last seen at work; None if there was none."""
@@ -80,7 +80,7 @@ def _signs(spool: Spool, now: float) -> Signs:
     ready = min((*_ready_since(spool), *_due_since(spool, now)), default=now)
     return Signs(
         late=max(0.0, now - ready),
-        in_hand=_in_hand(spool),
+        claimed=_claimed(spool),
         idle=_idle(spool, now),
     )
 
@@ -99,9 +99,9 @@ def judge(signs: Signs, about: str) -> Finding:
     def found(grade: Grade, words: str = "", todo: str = "") -> Finding:
         ran = "no run yet" if signs.idle is None else f"last run {duration(signs.idle)} ago"
         waits = f"; mail has been ready for {duration(signs.late)}" if signs.late else ""
-        return Finding(about, "runner", grade, f"{ran}; {signs.in_hand} active{waits}{words}", todo)
+        return Finding(about, "runner", grade, f"{ran}; {signs.claimed} active{waits}{words}", todo)
 
-    at_work = signs.in_hand > 0 or (signs.idle is not None and signs.idle <= _LATE)
+    at_work = signs.claimed > 0 or (signs.idle is not None and signs.idle <= _LATE)
     if at_work and signs.late > _LATE:
         todo = "see what holds it up: mailer spool ls; perhaps raise sending.concurrency"
         return found(Grade.WARNING, ": the runner cannot keep up", todo)
@@ -132,12 +132,12 @@ def _due_since(spool: Spool, now: float) -> Iterator[float]:
             yield bucket_time(bucket)
 
 
-def _in_hand(spool: Spool) -> int:
+def _claimed(spool: Spool) -> int:
     held = 0
     for spot in spots(spool, (Place.CUR,)):
         try:
             with View.open(spool, spot) as view:
-                held += view.in_hand()
+                held += view.claimed()
         except (OSError, ValueError):
             continue  # It was moved on, or is not a message.
     return held
