@@ -12,8 +12,8 @@ from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import end_with_the_pipe, json_line
 from mailer.cli.owner import acting_as_owner
+from mailer.cli.receiving.start import obstacles
 from mailer.cli.setup import configuration
-from mailer.cli.start import obstacles
 from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.show import effective

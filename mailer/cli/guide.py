@@ -1,7 +1,6 @@
 """`mailer guide`: print the guides that are installed with mailer, on the server where they are needed."""
 
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of, language_option, preferred_language
 from mailer.cli.output import end_with_the_pipe, json_line
 from mailer.mail.lazy_pattern import compile_late
-from mailer.mail.reply import printable
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -114,6 +112,10 @@ def _chosen(topic: str | None, language: str) -> list[Guide]:
         return similar
     if sections := list(_sections_named(topic, every)):
         return sections
+    import shlex  # noqa: PLC0415 - only here
+
+    from mailer.mail.reply import printable  # noqa: PLC0415 - only here
+
     there = ", ".join(each.topic for each in every)
     word = printable(shlex.quote(topic), 40)
     raise Failure(

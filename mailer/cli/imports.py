@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailer.cli import loop
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line, tell
 from mailer.cli.owner import acting_as_owner
+from mailer.cli.service import loop
 from mailer.cli.setup import configuration, keeping_lease, open_log, operator_name, program_spool
 from mailer.config.load import Loaded
 from mailer.mail.reply import Reply, printable
@@ -141,7 +141,7 @@ def _looked_at(queue: "Queue", name: str) -> "tuple[str, Queued | None, str]":
 
 
 async def _take_over(loaded: Loaded, queue: "Queue", names: list[str], listing: _Listing) -> None:
-    from mailer.cli.drops import context_for  # noqa: PLC0415 - as above
+    from mailer.cli.sending.drops import context_for  # noqa: PLC0415 - as above
     from mailer.spool.committer import Committer  # noqa: PLC0415 - as above
 
     config = loaded.config

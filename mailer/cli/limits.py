@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import click
 
-from mailer.cli import rates
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import end_with_the_pipe, json_line
+from mailer.cli.receiving import rates
 from mailer.cli.setup import command_context
 from mailer.config.model import Config
 from mailer.mail.reply import printable

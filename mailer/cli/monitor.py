@@ -5,13 +5,13 @@ import sys
 
 import click
 
-from mailer.cli.children import end_with
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.hangup import postpone
 from mailer.cli.options import config_option, examples, log_format_option, parent_option
 from mailer.cli.owner import acting_as_owner, become_owner
 from mailer.cli.program import system_words
-from mailer.cli.service_manager import ServiceManager
+from mailer.cli.service.children import end_with
+from mailer.cli.service.hangup import postpone
+from mailer.cli.service.manager import ServiceManager
 from mailer.cli.setup import command_context, configuration, program_spool
 from mailer.config import checks
 from mailer.config.load import Loaded

@@ -13,17 +13,17 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
 
-from mailer.cli.children import child_argv
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.hangup import Terminal, listen
 from mailer.cli.limits import uses
-from mailer.cli.loop import run as run_loop
 from mailer.cli.outlook import outlook
 from mailer.cli.output import tell
-from mailer.cli.service_manager import ServiceManager
+from mailer.cli.service.children import child_argv
+from mailer.cli.service.hangup import Terminal, listen
+from mailer.cli.service.loop import run as run_loop
+from mailer.cli.service.manager import ServiceManager
+from mailer.cli.service.watchdog import Vitals
 from mailer.cli.setup import keeping_lease, program_log
-from mailer.cli.watchdog import Vitals
 from mailer.config import checks
 from mailer.config.load import Loaded, load
 from mailer.config.own_name import own_name

@@ -73,13 +73,11 @@ def send(
     if as_json and mode != "dry-run":
         raise click.UsageError("--json is for --dry-run only")
     with without_gc():
-        from mailer.cli import sending  # noqa: PLC0415 - --help and a wrong option need none of it
+        from mailer.cli.sending.run import dry_run, run  # noqa: PLC0415 - --help and a wrong option need none
 
     if mode == "dry-run":
-        return sending.dry_run(limit, as_json=as_json)
-    return sending.run(
-        watch=mode == "watch", limit=limit, max_seconds=max_seconds, parent=parent, verbose=verbose
-    )
+        return dry_run(limit, as_json=as_json)
+    return run(watch=mode == "watch", limit=limit, max_seconds=max_seconds, parent=parent, verbose=verbose)
 
 
 if __name__ == "__main__":

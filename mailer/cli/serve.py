@@ -36,7 +36,7 @@ def serve(port: int | None, parent: int | None) -> Exit:
     submitHttp.enabled: POST /v1/messages with a token of mailer user.
     """
     # Imported here because --help does not need it; the receiver and aiosmtpd take 100 ms.
-    from mailer.cli.serving import run  # noqa: PLC0415
+    from mailer.cli.receiving.daemon import run  # noqa: PLC0415
 
     return run(port, parent)
 
@@ -51,7 +51,7 @@ def session() -> Exit:
     Only root and the spool's owner can use it. The program on the socket counts as the user of this process;
     `localUsers` maps that user to a mailer user, with the same limits.
     """
-    from mailer.cli import loop  # noqa: PLC0415 - not needed for --help and completion
+    from mailer.cli.service import loop  # noqa: PLC0415 - not needed for --help and completion
     from mailer.config import checks  # noqa: PLC0415 - as above
     from mailer.config.problem import ConfigError  # noqa: PLC0415 - as above
 
@@ -74,7 +74,7 @@ def session() -> Exit:
 async def _serve_one(
     loaded: Loaded, spool: Spool, connection: socket.socket, ids: tuple[int, frozenset[int]]
 ) -> None:
-    from mailer.cli import receiver  # noqa: PLC0415 - as above
+    from mailer.cli.receiving import receiver  # noqa: PLC0415 - as above
     from mailer.maillog.events import Level  # noqa: PLC0415 - as above
     from mailer.receive.server import serve_one  # noqa: PLC0415 - as above
     from mailer.receive.upload import Store  # noqa: PLC0415 - as above

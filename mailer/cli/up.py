@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from mailer.cli import activation
-from mailer.cli.children import child_argv
 from mailer.cli.exits import Exit
-from mailer.cli.hangup import Terminal, postpone
-from mailer.cli.notify_relay import NotifyRelay
 from mailer.cli.options import config_option, examples, log_format_option
 from mailer.cli.owner import acting_as_owner
-from mailer.cli.service_manager import ServiceManager
+from mailer.cli.service import activation
+from mailer.cli.service.children import child_argv
+from mailer.cli.service.hangup import Terminal, postpone
+from mailer.cli.service.manager import ServiceManager
+from mailer.cli.service.notify_relay import NotifyRelay
 from mailer.cli.setup import configuration, program_spool
 from mailer.config import checks
 from mailer.config.problem import ConfigError

@@ -18,9 +18,9 @@ from testbed.clients import Submission, with_smtplib
 from testbed.notify import NotifySocket
 from testbed.relay import Relay
 
-from mailer.cli.notify_relay import NotifyRelay
-from mailer.cli.service_manager import ServiceManager
-from mailer.cli.watchdog import Finding, Verdict, Vitals, judge
+from mailer.cli.service.manager import ServiceManager
+from mailer.cli.service.notify_relay import NotifyRelay
+from mailer.cli.service.watchdog import Finding, Verdict, Vitals, judge
 from mailer.maillog.events import Fields, Level, MailLog
 from mailer.spool.checks.self_test import queue_in_words
 from mailer.spool.directory import Spool

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mailer.cli.receiver import settings
+from mailer.cli.receiving.receiver import settings
 from mailer.config.checks import refuse_to_send, refuse_to_serve
 from mailer.config.load import load
 from mailer.config.model import Config

@@ -24,8 +24,8 @@ from testbed.http_client import ask
 from testbed.relay import Relay
 from testbed.waiting import until
 
-from mailer.cli import event_delivery
 from mailer.cli.events import commands
+from mailer.cli.sending import event_delivery
 from mailer.config.calls import EventField, EventKind, OnEvent
 from mailer.config.load import load
 from mailer.config.model import Config

@@ -65,7 +65,7 @@ ALLOWED = {
     ): "the hosts' directory; all else is relative to it",
     ("mailer.spool.hosts.epochs", "path.read_text"): "the machine's id, in /etc",
     ("mailer.cli.program", "open(fd)"): "a descriptor",
-    ("mailer.cli.hangup", "os.open('/dev/tty')"): "the terminal that controls us, if there is one",
+    ("mailer.cli.service.hangup", "os.open('/dev/tty')"): "the terminal that controls us, if there is one",
     ("mailer.spool.checks.probe", "os.open(elsewhere / name)"): "what mkdtemp made, by its second path",
     ("mailer.spool.checks.trials", "os.utime(file)"): "a descriptor",
     ("mailer.spool.checks.probe", "os.open(directory)"): "mkdtemp made it, in the spool, for its owner alone",

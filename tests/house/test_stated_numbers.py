@@ -15,13 +15,15 @@ from pathlib import Path
 import click
 import pytest
 
-from mailer.cli import event_delivery, log, shared_rates, top, trial, up
+from mailer.cli import log, top, trial, up
 from mailer.cli.doctor import network
 from mailer.cli.exits import Exit
 from mailer.cli.guide import guides
 from mailer.cli.init import answers, writing
 from mailer.cli.main import cli
+from mailer.cli.receiving import shared_rates
 from mailer.cli.send import send
+from mailer.cli.sending import event_delivery
 from mailer.cli.spool import ls
 from mailer.config.hops import Api
 from mailer.config.model import Config

@@ -16,7 +16,7 @@ from testbed.http_client import Answer, read_answer
 from testbed.ports import LOOPBACK
 
 from inbound.receiving import CLOSED, Receiver, login, running
-from mailer.cli.submitted import look_up
+from mailer.cli.receiving.submitted import look_up
 from mailer.mail.patterns import AddressPatterns
 from mailer.receive.listen.inherited import HTTP
 from mailer.receive.settings import Endpoint, Settings

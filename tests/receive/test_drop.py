@@ -18,7 +18,7 @@ from testbed.capability import with_own_mounts
 from testbed.ci import only_root
 from testbed.relay import USERNAME, Relay
 
-from mailer.cli import drops
+from mailer.cli.sending import drops
 from mailer.config.load import load
 from mailer.maillog.events import MailLog
 from mailer.maillog.stderr import logfmt

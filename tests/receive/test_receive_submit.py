@@ -17,7 +17,7 @@ from testbed.relay import Relay
 from testbed.tools import program
 from testbed.waiting import until
 
-from mailer.cli.receiver import settings
+from mailer.cli.receiving.receiver import settings
 from mailer.config.checks import refuse_to_serve
 from mailer.config.load import load
 from mailer.config.model import Config

@@ -22,8 +22,8 @@ from testbed.relay import PASSWORD, USERNAME, Relay
 from testbed.tools import program
 from testbed.waiting import until
 
-from mailer.cli.activation import inherited, passed_on
 from mailer.cli.exits import Failure
+from mailer.cli.service.activation import inherited, passed_on
 from mailer.config.checks import refuse_to_serve
 from mailer.config.load import load
 from mailer.receive.listen.inherited import Inherited, NotConfiguredError, Waiting

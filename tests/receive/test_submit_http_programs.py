@@ -197,6 +197,6 @@ def test_config_check_refuses_a_door_that_would_show_tokens_or_be_out_of_reach(
 
 
 def test_who_does_not_ask_for_http_pays_nothing_for_it() -> None:
-    code = "import sys, mailer.cli.serving; print({'aiohttp', 'email.policy'} & sys.modules.keys())"
+    code = "import sys, mailer.cli.receiving.daemon; print({'aiohttp', 'email.policy'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -14,7 +14,7 @@ from testbed.ports import free_port
 from testbed.relay import Relay
 
 from mailer.cli.doctor.ports import trusted_findings
-from mailer.cli.receiver import settings
+from mailer.cli.receiving.receiver import settings
 from mailer.config.checks import refuse_to_serve
 from mailer.config.load import load
 from mailer.config.model import Config

@@ -556,7 +556,7 @@ DEFECTS = (
     Defect(
         "watchdog-fed-blindly",
         "a receiver that holds a spool which is not there any more is never restarted",
-        "cli/watchdog.py",
+        "cli/service/watchdog.py",
         "        return Verdict(feed=not (mendable and passed), words=",
         "        return Verdict(feed=True, words=",
         ("cli/test_service_manager.py",),

@@ -87,8 +87,8 @@ def doctor(
     from mailer.cli.doctor.network import Asked  # noqa: PLC0415
     from mailer.cli.doctor.report import Report  # noqa: PLC0415
     from mailer.cli.owner import become_owner  # noqa: PLC0415
+    from mailer.cli.receiving.start import obstacles  # noqa: PLC0415
     from mailer.cli.setup import configuration  # noqa: PLC0415
-    from mailer.cli.start import obstacles  # noqa: PLC0415
     from mailer.config.problem import ConfigError  # noqa: PLC0415
 
     report = Report(as_json=as_json, everything=everything)

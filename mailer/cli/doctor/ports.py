@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from mailer.cli.peer_user import PRIVILEGED, stranger
-from mailer.cli.receiver import settings
+from mailer.cli.receiving.peer_user import PRIVILEGED, stranger
+from mailer.cli.receiving.receiver import settings
 from mailer.config.model import Config
 from mailer.config.problem import ConfigError
 from mailer.config.receiving import TrustedNetwork

@@ -8,7 +8,6 @@ import time
 import click
 from msgspec.structs import replace
 
-from mailer.cli import drops, loop
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit
 from mailer.cli.hosts import opened, shared
@@ -16,6 +15,8 @@ from mailer.cli.lease import kept, take
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import tell
 from mailer.cli.owner import acting_as_owner, become_owner
+from mailer.cli.sending import drops
+from mailer.cli.service import loop
 from mailer.cli.setup import CommandContext, configuration, open_log, operator_name
 from mailer.cli.spool.move import Moves
 from mailer.cli.spool.other_spool import started_here

@@ -10,11 +10,11 @@ from shlex import split
 
 import click
 
-from mailer.cli.children import child_argv, end_with
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, parent_option
 from mailer.cli.owner import become_owner
 from mailer.cli.program import system_words
+from mailer.cli.service.children import child_argv, end_with
 from mailer.cli.setup import configuration, keeping_lease, make_spool, open_log, take_lease
 from mailer.config.load import Loaded
 from mailer.maillog.events import Level

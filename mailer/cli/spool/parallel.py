@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from mailer.cli.children import end_with
+from mailer.cli.service.children import end_with
 from mailer.spool.directory import Spool
 from mailer.spool.layout import Place
 from mailer.spool.scan import spots

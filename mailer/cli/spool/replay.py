@@ -150,8 +150,8 @@ class _Replay:
                 "send it to some of them, then to the others",
             )
         import mailer.receive.transfer  # noqa: F401, PLC0415 - while root can still read its own Python
-        from mailer.cli import loop  # noqa: PLC0415 - `mailer --help` asks every command for its line
-        from mailer.cli.drops import context_for  # noqa: PLC0415 - as above
+        from mailer.cli.sending.drops import context_for  # noqa: PLC0415 - as above
+        from mailer.cli.service import loop  # noqa: PLC0415 - `mailer --help` asks every command for its line
         from mailer.spool.committer import Committer  # noqa: PLC0415 - as above
 
         path = loaded.config.spool_dir

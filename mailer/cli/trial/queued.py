@@ -9,7 +9,7 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.outlook import outlook
-from mailer.cli.peer_user import PRIVILEGED, stranger
+from mailer.cli.receiving.peer_user import PRIVILEGED, stranger
 from mailer.cli.setup import command_context
 from mailer.cli.trial import Order, mail
 from mailer.config.load import Loaded

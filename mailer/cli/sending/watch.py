@@ -8,12 +8,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mailer.cli import drops
 from mailer.cli.clocks import clocks
-from mailer.cli.hangup import Terminal, listen
-from mailer.cli.service_manager import ServiceManager
+from mailer.cli.sending import drops
+from mailer.cli.service.hangup import Terminal, listen
+from mailer.cli.service.manager import ServiceManager
+from mailer.cli.service.watchdog import Vitals
 from mailer.cli.setup import program_log
-from mailer.cli.watchdog import Vitals
 from mailer.config.checks import refuse_to_send
 from mailer.config.load import Loaded, load
 from mailer.config.model import Config
@@ -157,7 +157,7 @@ class Watch:
             self._telling.cancel()
             self._telling = None
         if config.on_event.enabled:
-            from mailer.cli.event_delivery import deliver_until_stopped, deliverer  # noqa: PLC0415 - few hosts use onEvent
+            from mailer.cli.sending.event_delivery import deliver_until_stopped, deliverer  # noqa: PLC0415 - few hosts use onEvent
 
             if made := deliverer(config, self._spool, log):
                 self._telling = asyncio.create_task(deliver_until_stopped(made, log))

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from mailer.cli.rates import rules, sent, user_list
+from mailer.cli.receiving.rates import rules, sent, user_list
 from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.own_name import own_name

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from mailer.cli.rates import submitted
+from mailer.cli.receiving.rates import submitted
 from mailer.maillog.lines import decode
 from mailer.maillog.tail import Tail
 from mailer.receive.users.rates import RateLimiter, Sent

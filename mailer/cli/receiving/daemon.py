@@ -12,18 +12,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mailer.cli import loop, receiver
-from mailer.cli.activation import inherited
-from mailer.cli.children import end_with
 from mailer.cli.clocks import clocks
-from mailer.cli.drops import Drops
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.hangup import Terminal, listen, postpone
 from mailer.cli.owner import acting_as_owner, become_owner
-from mailer.cli.service_manager import ServiceManager
+from mailer.cli.receiving import receiver
+from mailer.cli.receiving.start import obstacles
+from mailer.cli.sending.drops import Drops
+from mailer.cli.service import loop
+from mailer.cli.service.activation import inherited
+from mailer.cli.service.children import end_with
+from mailer.cli.service.hangup import Terminal, listen, postpone
+from mailer.cli.service.manager import ServiceManager
+from mailer.cli.service.watchdog import Vitals
 from mailer.cli.setup import configuration, keeping_lease, program_log, program_spool
-from mailer.cli.start import obstacles
-from mailer.cli.watchdog import Vitals
 from mailer.config import checks
 from mailer.config.load import Loaded, load
 from mailer.config.model import Config
@@ -46,7 +47,7 @@ from mailer.spool.state import identity
 from mailer.spool.state.programs import RECEIVER, Registration, running
 
 if TYPE_CHECKING:
-    from mailer.cli.shared_rates import OthersMail
+    from mailer.cli.receiving.shared_rates import OthersMail
 
 
 def run(port: int | None, parent: int | None) -> Exit:
@@ -231,7 +232,7 @@ def _others_mail(spool: Spool) -> "OthersMail | None":
     """Follow what the other hosts accept; None if the spool is not shared."""
     if not spool.is_shared:
         return None
-    from mailer.cli.shared_rates import OthersMail  # noqa: PLC0415 - most hosts share nothing
+    from mailer.cli.receiving.shared_rates import OthersMail  # noqa: PLC0415 - most hosts share nothing
 
     return OthersMail(spool)
 
@@ -239,7 +240,7 @@ def _others_mail(spool: Spool) -> "OthersMail | None":
 def _lookup(config: Config, spool: Spool) -> Callable[[str, str], Mapping[str, object] | None] | None:
     if not config.submit_http.enabled:
         return None
-    from mailer.cli.submitted import look_up  # noqa: PLC0415 - only for submission by HTTP
+    from mailer.cli.receiving.submitted import look_up  # noqa: PLC0415 - only for submission by HTTP
 
     return partial(look_up, spool)
 

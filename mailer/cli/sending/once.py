@@ -6,9 +6,9 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from mailer.cli import drops
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit
+from mailer.cli.sending import drops
 from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.own_name import own_name
@@ -51,7 +51,7 @@ async def once(
             return Exit.TEMPORARY
         heartbeat.set(runner.tally)
     if deliverer:
-        from mailer.cli.event_delivery import AFTER_A_RUN, deliver_backlog  # noqa: PLC0415 - few hosts use onEvent
+        from mailer.cli.sending.event_delivery import AFTER_A_RUN, deliver_backlog  # noqa: PLC0415 - few hosts use onEvent
 
         left = AFTER_A_RUN if max_seconds is None else max_seconds - (loop.time() - began)
         await deliver_backlog(deliverer, log, stop, left)
@@ -62,6 +62,6 @@ def _deliverer(config: Config, spool: Spool, log: MailLog) -> "Deliverer | None"
     """Make the event deliverer before the run, so that it covers the run however it ends; None if off."""
     if not config.on_event.enabled:
         return None
-    from mailer.cli.event_delivery import deliverer  # noqa: PLC0415 - few hosts use onEvent
+    from mailer.cli.sending.event_delivery import deliverer  # noqa: PLC0415 - few hosts use onEvent
 
     return deliverer(config, spool, log)

@@ -12,7 +12,7 @@ import socket
 import struct
 from contextlib import suppress
 
-from mailer.cli.service_manager import ServiceManager
+from mailer.cli.service.manager import ServiceManager
 
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred: the ids of process, user and group."""

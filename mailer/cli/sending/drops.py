@@ -66,7 +66,7 @@ class Drops:
 def prepare(path: Path) -> None:
     """Import what a pickup needs while still root: the spool's owner may be unable to read the modules."""
     if any_drop(path):
-        import mailer.cli.receiver  # noqa: PLC0415 - imports aiosmtpd, which few runs need
+        import mailer.cli.receiving.receiver  # noqa: PLC0415 - imports aiosmtpd, which few runs need
         import mailer.receive.pickup  # noqa: F401, PLC0415 - as above
 
 
@@ -146,7 +146,7 @@ def context_for(
         ConfigError: a receiver would not start with this configuration.
         SecretError, OSError: as `receiver.context`.
     """
-    from mailer.cli import receiver  # noqa: PLC0415 - as above
+    from mailer.cli.receiving import receiver  # noqa: PLC0415 - as above
     from mailer.config import checks  # noqa: PLC0415 - as above
     from mailer.config.problem import ConfigError  # noqa: PLC0415 - as above
     from mailer.receive.upload import Store  # noqa: PLC0415 - as above

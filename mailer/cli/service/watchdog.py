@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from mailer.cli.service_manager import ServiceManager
+from mailer.cli.service.manager import ServiceManager
 from mailer.maillog.events import MailLog
 from mailer.spool.checks.self_test import queue_in_words, self_test
 from mailer.spool.directory import Spool

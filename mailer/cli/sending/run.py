@@ -10,7 +10,7 @@ from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.owner import acting_as_owner, become_owner
 from mailer.cli.program import system_words
-from mailer.cli.service_manager import ServiceManager
+from mailer.cli.service.manager import ServiceManager
 from mailer.cli.setup import (
     command_context,
     configuration,
@@ -31,7 +31,7 @@ from mailer.spool.preparation import SpoolError
 
 def dry_run(limit: int | None, *, as_json: bool) -> Exit:
     """Print what a run would try."""
-    from mailer.cli import dry_run  # noqa: PLC0415 - a real run does not need it
+    from mailer.cli.sending import dry_run  # noqa: PLC0415 - a real run does not need it
 
     loaded = _configuration()
     with _try_again_later(), command_context(loaded) as context:
@@ -53,7 +53,7 @@ def run(
     """
     outlet.install()
     if watch:
-        from mailer.cli.hangup import postpone  # noqa: PLC0415 - only for --watch
+        from mailer.cli.service.hangup import postpone  # noqa: PLC0415 - only for --watch
 
         postpone()
     manager = ServiceManager.of(os.environ)
@@ -62,9 +62,10 @@ def run(
     if not watch and _was_idle(loaded, level):
         return Exit.OK
     # Imported here because most runs from cron are idle.
-    from mailer.cli import drops, loop  # noqa: PLC0415
-    from mailer.cli.children import end_with  # noqa: PLC0415
-    from mailer.cli.once import once  # noqa: PLC0415
+    from mailer.cli.sending import drops  # noqa: PLC0415
+    from mailer.cli.sending.once import once  # noqa: PLC0415
+    from mailer.cli.service import loop  # noqa: PLC0415
+    from mailer.cli.service.children import end_with  # noqa: PLC0415
 
     drops.prepare(config.spool_dir)
     become_owner(config.spool_dir)
@@ -78,7 +79,7 @@ def run(
         with keeping_lease(spool, log):
             if not watch:
                 return loop.run(once(loaded, spool, log, limit, max_seconds))
-            from mailer.cli.watch import Watch  # noqa: PLC0415 - only for --watch
+            from mailer.cli.sending.watch import Watch  # noqa: PLC0415 - only for --watch
 
             loop.run(Watch(loaded, spool, log, manager).run())
         log.notice("ended")

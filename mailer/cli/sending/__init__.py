@@ -1,0 +1,1 @@
+"""Programs of `mailer-send`: a single run, a runner that watches, a dry run, and what runs do beside mail."""

@@ -1,0 +1,1 @@
+"""Long-running programs and what surrounds them: the service manager, signals, child processes, the loop."""
