@@ -30,7 +30,9 @@ _PROGRAMS = frozenset({"elsewhere", "postfix", "relay", "smtp_sink"})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="leave out the tests that start programs")
+    parser.addoption(
+        "--quick", action="store_true", help="leave out tests that start programs or are exhaustive"
+    )
     parser.addoption(
         "--skip-missing-programs",
         action="store_true",
@@ -42,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Keep for --quick the tests with plain values, files and sockets of their own process."""
     if not config.getoption("--quick"):
         return
-    slow = [item for item in items if _starts_programs(item)]
+    slow = [item for item in items if item.get_closest_marker("exhaustive") or _starts_programs(item)]
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if item not in set(slow)]
 

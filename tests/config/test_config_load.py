@@ -519,6 +519,7 @@ def attempt(path: Path) -> tuple[Problem, ...]:
     return ()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.security_case(98)
 @given(st.dictionaries(KEYS, DOCUMENTS))
 @example({"uncertain": VALUE})

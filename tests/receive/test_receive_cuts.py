@@ -8,6 +8,7 @@ gathered, held or read on. Both must be one behaviour.
 import os
 import random
 
+import pytest
 from inbound.conversation import Conversations
 
 from mailer.config.receiving import LongLines
@@ -94,6 +95,7 @@ def lines(said: bytes) -> list[bytes]:
     return said.splitlines(keepends=True)
 
 
+@pytest.mark.exhaustive
 def test_pieces_of_any_size_come_to_the_same() -> None:
     settings = Settings(
         require_auth=False, max_message_size=150_000, max_errors=1000, long_lines=LongLines.QUOTED_PRINTABLE

@@ -302,6 +302,7 @@ def simulate(spool: Spool, allowance: Allowance, hours: float, drawn: random.Ran
     return provider
 
 
+@pytest.mark.exhaustive
 def test_8_runs_with_kills_use_98_percent_of_an_allowance_and_never_more(spool: Spool) -> None:
     """30 a minute, and as many a day as are to be had within half an hour or, in the long form, 10,000."""
     hours = float(os.environ.get("MAILER_PACE_HOURS", "25"))

@@ -60,6 +60,7 @@ originals = st.one_of(
 )
 
 
+@pytest.mark.exhaustive
 @given(envelopes, cases, originals, st.booleans())
 def test_whatever_was_said_the_parts_are_three_and_the_recipients_who_they_are(
     envelope, standings, original, whole

@@ -101,6 +101,7 @@ def test_what_another_parser_may_read_in_another_way_is_written_anew(value: str)
     assert made == f"Bcc: <bob@example.net>\r\nX-Original-To: {value}\r\n"
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=1000)
 @given(
     st.lists(fields(), max_size=6).map(b"".join),

@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from outbound.hostile import Server, Session
@@ -25,6 +26,8 @@ from mailer.mail.reply import Reply
 from mailer.send.phase import Phase
 from mailer.send.replies.reader import read
 from mailer.send.replies.reading import About
+
+pytestmark = pytest.mark.exhaustive
 
 EXAMPLES = int(os.environ.get("MAILER_REPLY_EXAMPLES", "8"))
 few = settings(

@@ -36,6 +36,8 @@ from mailer.send.replies.sentence import Sentence
 from mailer.send.replies.table import TABLE
 from mailer.send.trouble import Hardness, judge
 
+pytestmark = pytest.mark.exhaustive
+
 SEEN = [entry for entry in CORPUS if not entry["held_out"]]
 HELD_OUT = [entry for entry in CORPUS if entry["held_out"]]
 

@@ -24,6 +24,8 @@ from spools.walk import walk
 from mailer.spool.directory import Spool
 from mailer.spool.handover.mover import Result
 
+pytestmark = pytest.mark.exhaustive
+
 
 class Pair:
     """A spool with a message in each state, and an empty one."""

@@ -19,6 +19,8 @@ from mailer.spool.run.operate import Operator
 from mailer.spool.run.sweep import clean_tmp, requeue_due
 from mailer.spool.scan import find
 
+pytestmark = pytest.mark.exhaustive
+
 LATER = NOW + 2 * DELAY
 
 Operation = Callable[[Spool, str], object]

@@ -13,7 +13,7 @@ from mailer.spool.directory import Spool
 from mailer.spool.layout import Place
 from mailer.spool.message_state import Disposition
 
-pytestmark = pytest.mark.fault_row(3)
+pytestmark = [pytest.mark.fault_row(3), pytest.mark.exhaustive]
 
 RECIPIENTS = ["bob@example.net", "eve@example.org", "deferred@example.net"]
 MESSAGE = b"Subject: Payment\r\n\r\nPlease pay 100 to account 12345.\r\n" + b"0123456789abcdef" * 40

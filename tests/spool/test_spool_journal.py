@@ -141,6 +141,7 @@ def test_the_fold_names_the_envelopes_recipients_and_nobody_else(lines: list[Eve
     assert [standing.recipient for standing in fold(RECIPIENTS, lines).standings] == list(RECIPIENTS)
 
 
+@pytest.mark.exhaustive
 @given(journals, journals)
 def test_folding_goes_on_from_where_it_was(first: list[Event], second: list[Event]) -> None:
     """Appending a line changes the state by that line alone: the same lines, however they were grouped."""

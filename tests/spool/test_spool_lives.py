@@ -32,7 +32,7 @@ from mailer.spool.run.operate import Operator
 from mailer.spool.run.sweep import clean_tmp, requeue_due
 from mailer.spool.scan import find, names, spots
 
-pytestmark = pytest.mark.fault_row(36)
+pytestmark = [pytest.mark.fault_row(36), pytest.mark.exhaustive]
 
 
 ADDRESSES = ("sent@example.net", "deferred@example.net", "bounced@example.net")

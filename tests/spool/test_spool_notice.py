@@ -30,6 +30,8 @@ from mailer.spool.run.claim import Claim
 from mailer.spool.run.sweep import clean_tmp
 from mailer.spool.scan import names
 
+pytestmark = pytest.mark.exhaustive
+
 MUCH_LATER = 4e9
 FATES = ("sent@example.net", "bounced@example.net", "bounced-too@example.net")
 

@@ -57,6 +57,7 @@ def lines_for(addresses: list[str]) -> st.SearchStrategy[list[Event]]:
     )
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=200)
 @given(
     envelopes | st.just(envelope("bob@example.net", "eve@example.org")),
@@ -127,6 +128,7 @@ def test_a_flipped_bit_is_reported_as_by_a_full_look(tmp_path: Path, found: byte
     assert isinstance(at_a_glance, Summary) or at_a_glance.reason == looked.reason
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=300)
 @example(b"127", 0, b"\xff", "insert")
 @given(
