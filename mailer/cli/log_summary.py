@@ -119,7 +119,7 @@ class LogSummary:
         if self._redirected and (to := config.redirect_all_to):
             yield (
                 f"next: all mail goes to {to} instead of its recipients (redirectAllTo), for staging: "
-                "if this is no staging system, remove that key, then: mailer reload; mail accepted until "
+                "unless this is a staging system, remove that key, then: mailer reload; mail accepted until "
                 f"then goes to {to} only, so have its application submit it again"
             )
 

@@ -30,7 +30,7 @@ class HeaderMatch(Group, frozen=True, kw_only=True):
     def fault(self) -> str:
         """Why the condition is invalid; empty: it is valid."""
         if not _HEADER.fullmatch(self.name):
-            return "name is no name of a header field"
+            return "name is not a possible name of a header field"
         if (self.value is None) == (self.matches is None):
             return 'needs either "value" or "matches"'
         return ""

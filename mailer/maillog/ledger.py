@@ -242,7 +242,7 @@ class Ledger:
                 if self._failing:
                     raise
                 self.close()
-                self._flush()  # An error of one call alone is no outage.
+                self._flush()  # One failed call may not be an outage.
         except OSError as error:
             self._keep(error)
         else:

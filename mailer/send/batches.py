@@ -117,7 +117,7 @@ def smaller(batch: Sequence[Recipient]) -> int:
 def _fit_before_the_end(outcomes: Sequence[Outcome]) -> int:
     """Return how many recipients a server took before it ended the session with a 421 for one too many.
 
-    0: it did not, or took one or none, which is no limit of a transaction.
+    0: it did not, or took one or none, which cannot be the limit of a transaction.
     """
     at = next((at for at, outcome in enumerate(outcomes) if too_many(outcome)), 0)
     return at if at > 1 and any(map(_left_open, outcomes)) else 0

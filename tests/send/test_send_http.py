@@ -248,7 +248,7 @@ def test_a_2yz_that_is_not_the_interfaces_is_uncertain(
         assert relay.mailer_send("--once").returncode == 0
         assert journal(relay, waiting)[-1]["event"] == "uncertain"
         told = relay.mailer("spool", "why", waiting).stdout
-        assert f"that is no answer of the {name} interface: see apiUrl" in told
+        assert f"that is not an answer of the {name} interface: see apiUrl" in told
         relay.mailer("providers", "reset", "--all")
         relay.mailer("spool", "retry", waiting)
         assert relay.mailer_send("--once").returncode == 0

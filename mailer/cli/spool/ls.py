@@ -39,7 +39,7 @@ _HEADING = f"{'ID':26} {'STATE':7} {'AGE':>4} {'SIZE':>5}  SENDER -> RECIPIENTS\
     )
 )
 @filters(*QUEUE, Place.SENT)
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after so many messages.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after N messages.")
 @json_option
 @config_option
 def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:

@@ -68,7 +68,7 @@ _CODES = {
 @click.option(
     "--take",
     is_flag=True,
-    help="Send messages from here whose move was interrupted, because the other spool is gone for good. If "
+    help="Send messages from here whose move was interrupted, because the other spool is lost. If "
     "it is not, they may be sent twice.",
 )
 def move(  # noqa: PLR0913 - one for each option

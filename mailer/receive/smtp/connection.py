@@ -53,7 +53,7 @@ class Stopping(Exception):
 class Reading(asyncio.BufferedProtocol):
     """What a transport calls, for a `Connection`.
 
-    A connection is no such protocol itself: aiosmtpd's SMTP is an `asyncio.Protocol`, and to one of these
+    A connection does not implement it itself: aiosmtpd's SMTP is an `asyncio.Protocol`, and to one of these
     uvloop passes all that it reads, up to 256 KiB, also for a client that has not logged in.
     """
 

@@ -132,7 +132,7 @@ def verify_ed25519(public: bytes, signature: bytes, digest: bytes) -> bool:
     try:
         key = Ed25519PublicKey.from_public_bytes(public)
     except ValueError:
-        raise KeyUnusable("is no Ed25519 public key") from None
+        raise KeyUnusable("is not an Ed25519 public key") from None
     try:
         key.verify(signature, digest)
     except InvalidSignature:

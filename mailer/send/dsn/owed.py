@@ -87,7 +87,7 @@ def destination(config: Config) -> Destination:
             return ""
         if config.bounce != BOUNCE_SENDER:
             return config.bounce
-        # A staging host must not mail addresses that are not allowed, and senders are no exception.
+        # A staging host must not mail addresses that are not allowed, senders included.
         if allowed and allowed.match(sender):
             return sender
         return config.redirect_all_to or ("" if allowed else sender)

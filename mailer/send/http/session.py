@@ -269,7 +269,7 @@ class HttpSession:
         if answer.taken(self.hop.api):
             return [self._outcome(r, Status.SENT, Scope.MESSAGE, line) for r in batch]
         if answer.positive:
-            line = f"{line}; that is no answer of the {self.hop.api} interface: see apiUrl"
+            line = f"{line}; that is not an answer of the {self.hop.api} interface: see apiUrl"
             return [self._outcome(r, Status.UNCERTAIN, Scope.HOST, line) for r in batch]
         if answer.failed and whole:
             return [self._outcome(r, Status.UNCERTAIN, Scope.HOST, line) for r in batch]

@@ -87,7 +87,7 @@ QUOTAS = (
             """,
         pause=QUOTA,
         reason=_USED_UP,
-        source="cPanel, policyd, Aliyun, GoDaddy: so many an hour or a day",
+        source="cPanel, policyd, Aliyun, GoDaddy: a number an hour or a day",
     ),
     Row(
         About.QUOTA,

@@ -137,7 +137,7 @@ def _way(at: int, rule: RouteRule, config: Config, usual: tuple[Shares, ...]) ->
 
 
 def _without(first: tuple[Shares, ...], usual: tuple[Shares, ...]) -> tuple[Shares, ...]:
-    """Return the usual groups without the targets of `first`, and without `local`, which is no fallback."""
+    """Return the usual groups without the targets of `first` and `local`, which is never a fallback."""
     taken = {Own.LOCAL, *(target for group in first for target, _ in group)}
     left = [tuple(share for share in group if share[0] not in taken) for group in usual]
     return tuple(group for group in left if group)

@@ -353,7 +353,7 @@ def _scope_of(error: OSError, hop: Hop, address: str) -> Scope:
         # No free port, or a source address that this machine does not have. Where IPv6 is disabled, this is
         # the error for every IPv6 address.
         return Scope.HOST if ":" in address and not hop.source_address else Scope.LOCAL
-    # EACCES and EPERM are no shortages: a local firewall may forbid port 25 and allow 587.
+    # EACCES and EPERM do not mean a shortage: a local firewall may forbid port 25 and allow 587.
     return Scope.LOCAL if error.errno in SHORTAGES else Scope.HOST
 
 
