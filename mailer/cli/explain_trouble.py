@@ -9,6 +9,7 @@ import click
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.our_refusals import Refusal, ours
 from mailer.cli.output import end_with_the_pipe, json_line
+from mailer.mail.duration import duration
 from mailer.mail.outcome import Outcome, Scope
 from mailer.mail.reply import Reply
 from mailer.send.phase import Phase
@@ -116,7 +117,7 @@ def _note(phase: Phase, reading: Reading) -> str:
     if phase is Phase.RCPT and reading.about is About.TRANSACTION:
         return "the other recipients follow immediately in another transaction"
     if reading.about is About.QUOTA:
-        return f"the provider is paused for {reading.pause:.0f} s"
+        return f"the provider is paused for {duration(reading.pause)}"
     return ""
 
 

@@ -11,6 +11,7 @@ from mailer.cli.output import end_with_the_pipe, json_line
 from mailer.cli.receiving import rates
 from mailer.cli.setup import command_context
 from mailer.config.model import Config
+from mailer.mail.duration import duration
 from mailer.mail.reply import printable
 from mailer.maillog.events import MailLog
 from mailer.monitor.limits import Use
@@ -40,7 +41,7 @@ def limits(*, as_json: bool) -> None:
         if as_json:
             sys.stdout.write(json_line(record(use)))
         else:
-            wait = f"  waits {use.wait} s" if use.wait else ""
+            wait = f"  waits {duration(use.wait)}" if use.wait else ""
             hour, day = (
                 f"{count} of {most or 'any'}"
                 for count, most in ((use.hour, use.per_hour), (use.day, use.per_day))

@@ -15,6 +15,7 @@ from mailer.config.secrets import (
     is_placeholder,
     secrets_in,
 )
+from mailer.mail.duration import duration
 from mailer.mail.reply import printable
 
 _SMALL_MESSAGE = 65_536
@@ -158,12 +159,12 @@ def _ages(config: Config) -> Iterator[Problem]:
     if oldest < first:
         yield Problem(
             "$.retry.maxAge",
-            f"is {oldest:g} seconds, below the first pause of retry.schedule ({first:g} seconds): mail "
+            f"is {duration(oldest)}, below the first pause of retry.schedule ({duration(first)}): mail "
             "that is deferred once is given up at its second attempt",
         )
     if config.delay_warning >= oldest:
         yield Problem(
             "$.delayWarning",
-            f"is {config.delay_warning:g} seconds, and mail is given up after retry.maxAge ({oldest:g} "
-            "seconds): nobody is warned",
+            f"is {duration(config.delay_warning)}, and mail is given up after retry.maxAge "
+            f"({duration(oldest)}): nobody is warned",
         )

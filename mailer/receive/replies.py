@@ -8,13 +8,13 @@ import shlex
 from errno import EDQUOT, ENOSPC
 from functools import lru_cache
 
+from mailer.mail.duration import duration
 from mailer.mail.header import MAX_FIELDS, MAX_HEADER, MAX_RECEIVED
 from mailer.mail.patterns import AddressPatterns
 from mailer.mail.reply import Reply, printable
 from mailer.receive.content.data import MAX_LINE
 from mailer.receive.content.fault import ContentFault, Fault, ForbiddenAuthor, UnclearAuthor
 from mailer.receive.users.rates import HOUR, Full
-from mailer.spool.words import duration
 
 REFUSAL = 400
 """The lowest code of a reply that refuses something."""

@@ -7,6 +7,8 @@ time. Also, after a failed fsync a second one of the same file would succeed alt
 import errno
 from collections.abc import Callable
 
+from mailer.mail.duration import duration
+
 _FIRST_PAUSE, _MAX_PAUSE = 60.0, 3600.0
 """Seconds that a message is skipped: the first time, and the most; each time doubles the last."""
 _MAX_NAMES = 20_000
@@ -58,7 +60,7 @@ class Skipped:
 
     def again(self, seconds: float) -> str:
         """Return words for when a message that is skipped for some seconds is tried again."""
-        return "by the next run" if self.for_good else f"in {seconds:.0f} seconds"
+        return "by the next run" if self.for_good else f"in {duration(seconds)}"
 
 
 def what_failed(error: OSError) -> str:

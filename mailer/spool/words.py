@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from mailer.mail import clock
+from mailer.mail import duration as durations
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.spool.layout import full_minute
 
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+duration = durations.duration
 _PUNCTUAL = 120.0
 """Seconds after which a due message counts as late; cron starts a run each minute."""
 _ONLY = {status: f" [{status}]" if status is not Status.PENDING else "" for status in Status}
@@ -21,24 +22,6 @@ _LONGEST_REPLY = 300
 """Characters of a reply in a listing; `show` and `why` print all of it."""
 
 
-def duration(seconds: float) -> str:
-    """Format a duration in its two largest units: `45s`, `3m20s`, `2d4h`."""
-    return _duration(max(0, round(seconds)))
-
-
-# Cached because the messages of one bucket are due within the same minute.
-@lru_cache(maxsize=256)
-def _duration(left: int) -> str:
-    parts: list[str] = []
-    for size, unit in _UNITS:
-        count, left = divmod(left, size)
-        if count or parts or size == 1:
-            parts.append(f"{count}{unit}")
-        if len(parts) == 2:
-            break
-    return "".join(part for part in parts if not part.startswith("0") or len(parts) == 1)
-
-
 def age(seconds: float) -> str:
     """Format a duration in its largest unit, in at most four characters up to 27 years."""
     return _age(int(seconds))
@@ -47,7 +30,7 @@ def age(seconds: float) -> str:
 # Cached because in a long listing most ages occurred a few lines before.
 @lru_cache(maxsize=4096)
 def _age(seconds: int) -> str:
-    for size, unit in _UNITS:
+    for size, unit in durations.UNITS:
         if seconds >= size:
             return f"{seconds // size}{unit}"
     return "0s"

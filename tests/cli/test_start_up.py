@@ -26,7 +26,7 @@ MODULES = {
     "log": 213,
     "spool ls": 238,
     "spool stats": 229,
-    "spool why ID": 261,
+    "spool why ID": 262,
     "route --from a@example.com --to bob@example.net": 255,
     "limits": 221,
     "config check": 222,
