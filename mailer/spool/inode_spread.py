@@ -8,7 +8,8 @@ with this module.
 So a file is made in a scratch directory and immediately renamed to its destination. After some hundred files
 the scratch directory is replaced by another in a different part of the disk (its parent has the flag `T` of
 chattr(1)). A part of the disk with many recent deletions is left early. Where this does not work, or does not
-pay, files are made in the ordinary way.
+pay, files are made in the ordinary way. An operator switches it off by giving the filesystem a journal
+(`tune2fs -O has_journal`), which the mail is safer with anyway.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """Make a long listing with several processes, each for a share of the messages; a short one in this process.
 
 Nearly all the time of a listing is spent on opening, reading and describing each message. (*Measured: 100,000
-messages take 0.7 s on two processors, 1.25 s on one.*)
+messages take 0.7 s on two processors, 1.25 s on one.*) `taskset -c 0 mailer spool ls` does all of it in one
+process, for comparison.
 """
 
 import contextlib

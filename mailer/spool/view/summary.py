@@ -3,7 +3,8 @@
 An operator may list a hundred thousand messages to find one. Nearly all of them are ordinary files: the block
 is as we write it, no address is quoted, every line of the journal parses. For such a file the few columns are
 taken directly from its bytes. Anything else (damage, a link, a dead runner's message, an operator's requeue)
-is left to `look`, which handles all cases: a summary may give up, but is never wrong.
+is left to `look`, which handles all cases: a summary may give up, but is never wrong. `inspect.listing` has
+the same interface without summaries; a test compares the two on thousands of generated files.
 """
 
 import os
