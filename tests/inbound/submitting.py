@@ -33,6 +33,9 @@ MESSAGE = b"From: <a@example.com>\r\nSubject: hello\r\n\r\nOne line.\r\n"
 MAIL = {"from": "a@example.com", "to": "b@example.net", "subject": "hello", "text": "One line."}
 MESSAGES = "/v1/messages"
 ENVELOPE = f"{MESSAGES}?from=a@example.com&to=b@example.net"
+WITH_TOKEN = f"Authorization: Bearer {TOKEN}\r\n"
+HEAD = f"POST {ENVELOPE} HTTP/1.1\r\nHost: localhost\r\n{WITH_TOKEN}"
+RAW_HEAD = f"{HEAD}Content-Type: message/rfc822\r\n"
 DESCRIPTION = json.loads(
     (Path(__file__).parents[2] / "mailer" / "receive" / "web" / "openapi.json").read_bytes()
 )
@@ -43,6 +46,10 @@ _USERS = (
     Account(Identity("other"), hash_token(OTHERS_TOKEN)),
     Account(Identity("limited", AddressPatterns.of(["a@example.com"])), hash_token(LIMITED_TOKEN)),
 )
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 @dataclass(frozen=True)

@@ -503,7 +503,9 @@ DEFECTS = (
         "receive/web/compose.py",
         '    if any(unicodedata.category(each) in {"Cc", "Zl", "Zp", "Cs"} for each in text):',
         "    if False:",
-        ("receive/test_submit_http.py::test_json_that_is_no_mail_is_refused_with_the_place_and_the_reason",),
+        (
+            "receive/test_submit_http_content.py::test_json_that_is_no_mail_is_refused_with_the_place_and_the_reason",
+        ),
     ),
     Defect(
         "taken-before-it-is-durable",
