@@ -19,7 +19,7 @@ pytestmark = pytest.mark.exhaustive
 
 STORIES = (1, 2, 3, 4, 5, 8, 10, 11, 12, 13, 19, 20, 21, 23, 26)
 """One of each theme: those that take the least time."""
-FOUND = (7, 268, 297, 335, 495, 550, 576, 773, 1022)
+FOUND = (7, 268, 297, 335, 495, 550, 576, 773, 1022, 1691)
 """Seeds that showed a defect of the product or of the judge once."""
 
 

@@ -239,6 +239,7 @@ def test_a_battery_that_died_is_doubted_until_the_time_server_is_heard() -> None
         ([-1.5 * DAY, -YEARS], HOUR, False),
         ([-HOUR, -DAY, YEARS], HOUR, True),
         ([YEARS, YEARS + HOUR, 0.0], HOUR, False),
+        ([YEARS, -2.0, -2.0, -3.0, -4.0], 1.0, False),
     ],
 )
 def test_without_a_reading_from_before_the_signs_of_life_are_the_evidence(
@@ -247,6 +248,24 @@ def test_without_a_reading_from_before_the_signs_of_life_are_the_evidence(
     moments = [NOW + sign for sign in signs]
     mark = judge(None, Reading(NOW, "first", uptime), lambda: moments, synchronized=False)
     assert (mark.doubt is None) is right
+
+
+def test_a_doubt_is_not_ended_by_what_was_written_under_it() -> None:
+    """A clock that is a year behind after a power cut: most signs are soon of the run that doubts it."""
+    host = Host(wall=NOW - 365 * DAY, uptime=30.0)
+    signs = [NOW, NOW, NOW, host.wall]
+    mark = judge(None, host.read(), lambda: signs, synchronized=False)
+    assert mark.doubt is not None
+    signs += [host.wall] * 10
+    for restart in (False, True):
+        host.passes(MINUTE)
+        if restart:
+            host.boots(MINUTE)
+        mark = judge(mark, host.read(), lambda: signs, synchronized=False)
+        assert mark.doubt is not None
+    host.passes(MINUTE).is_set(365 * DAY)
+    mark = judge(mark, host.read(), lambda: signs, synchronized=False)
+    assert mark == believed(host.read())
 
 
 def test_a_doubt_says_what_is_wrong_until_when_and_what_to_do() -> None:

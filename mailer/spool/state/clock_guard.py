@@ -4,12 +4,12 @@ Neither can be undone, and a host with an empty battery, or with a wrong time se
 for a minute or a weekend. The evidence is `state/clock.json`, the last reading that was believed:
 
 - In the same boot, the boot clock (CLOCK_BOOTTIME) says how much time has passed. It counts suspended time,
-NTP
-  slews it together with the wall clock, and no program sets it. The two diverge only when the wall clock is
-  set.
+  NTP slews it together with the wall clock, and no program sets it. The two diverge only when the wall clock
+  is set.
 - After another boot, it is unknown how long the host was off. Days of the ledger, times of directories and
-message
-  ids show that it was at work in the meantime; a longer gap without such a sign raises a doubt.
+  message ids show that it was at work in the meantime; a longer gap without such a sign raises a doubt.
+- Without a reading from before, these signs are all there is. What was written while the clock was doubted is
+  not one of them.
 
 A clock that is doubted is believed again immediately when it agrees with the evidence. A new time is believed
 when the clock has run evenly with the boot clock for the time that `_proof` returns, however often it is
@@ -106,18 +106,17 @@ def judge(
             signs: returns times of events in the spool, by the wall clock of each time; called when needed.
             synchronized: whether a time server keeps the wall clock.
     """
-    if mark is None or not mark.at:
-        off, evenly = _judge_by_signs(tuple(signs()), reading)
-        doubt = mark.doubt if mark else None
-        if off == 0:
-            return believed(reading)
-    else:
-        evenly, doubt = 0.0, mark.doubt
+    doubt, off, evenly = _go_on(mark.doubt if mark else None, reading), 0.0, 0.0
+    if mark and mark.at:
         off = _off(mark, reading, signs)
         if off == 0:
             booted = mark.booted if mark.boot == reading.boot else reading.wall - reading.uptime
             return Mark(at=clock.rfc3339(reading.wall), boot=reading.boot, booted=booted)
-    doubt = _go_on(doubt, reading) or Doubt(
+    elif doubt is None:
+        off, evenly = _judge_by_signs(_evidence(signs(), mark), reading)
+        if off == 0:
+            return believed(reading)
+    doubt = doubt or Doubt(
         at="", boot="", uptime=0.0, off=off, evenly=evenly, set=mark is not None and _same_boot(mark, reading)
     )
     if doubt.evenly >= _proof(doubt, synchronized=synchronized):
@@ -165,16 +164,26 @@ def _has_gap(moments: Iterable[float], begin: float, end: float) -> bool:
     return end - before > _GAP
 
 
+def _evidence(moments: Iterable[float], mark: Mark | None) -> tuple[float, ...]:
+    """Return the moments without those at which something was written by a clock that was doubted then."""
+    if mark is None or mark.doubt is None:
+        return tuple(moments)
+    begin, end = mark.doubt.wall - mark.doubt.evenly - _EVEN, mark.doubt.wall + _EVEN
+    return tuple(moment for moment in moments if not begin <= moment <= end)
+
+
 def _judge_by_signs(moments: tuple[float, ...], reading: Reading) -> tuple[float, float]:
     """Judge a wall clock for which there is no earlier reading.
 
     Returns:
-        How far it is ahead of the newest sign that is separate from those of the present, or behind most
-        signs; and for how many seconds it may have been so. The first is 0 if there is no evidence against
-        the clock.
+        How far it is ahead of the newest sign that is separate from those of the present, or behind the
+        signs of most days; and for how many seconds it may have been so. The first is 0 if there is no
+        evidence against the clock.
     """
     later = [moment for moment in moments if moment > reading.wall + _EVEN]
-    if 2 * len(later) > len(moments):
+    # Days are counted and not signs: one run by a wrong clock leaves several, all of the same day.
+    others = {moment // _DAY for moment in moments if moment <= reading.wall + _EVEN}
+    if later and len({moment // _DAY for moment in later}) >= len(others):
         return reading.wall - max(later), 0.0
     newest = reading.wall
     for moment in sorted((moment for moment in moments if moment <= reading.wall), reverse=True):
