@@ -239,8 +239,8 @@ def test_a_battery_that_died_is_doubted_until_the_time_server_is_heard() -> None
         ([-1.5 * DAY, -YEARS], HOUR, False),
         ([-HOUR, -DAY, YEARS], HOUR, True),
         ([YEARS, YEARS + HOUR, 0.0], HOUR, False),
-        ([YEARS, YEARS, YEARS, -2.0, -3.0, -4.0], 1.0, False),
-        ([YEARS, -2.0, -2.0, -3.0, -4.0], 1.0, True),
+        ([YEARS, -2.0, -2.0, -3.0, -4.0], 1.0, False),
+        ([YEARS, -2.0, -2.0, -3.0, -DAY], 1.0, True),
     ],
 )
 def test_without_a_reading_from_before_the_signs_of_life_are_the_evidence(

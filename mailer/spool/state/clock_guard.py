@@ -181,10 +181,10 @@ def _judge_by_signs(moments: tuple[float, ...], reading: Reading) -> tuple[float
         evidence against the clock.
     """
     later = [moment for moment in moments if moment > reading.wall + _EVEN]
-    # Days first, then files: one run by a wrong clock leaves several signs, all of the same day.
-    days = len({moment // _DAY for moment in later})
-    others = len({moment // _DAY for moment in moments if moment <= reading.wall + _EVEN})
-    if later and (days, 2 * len(later)) >= (others, len(moments)):
+    # Days are counted and not signs: one run by a wrong clock leaves several, all of the same day. As many on
+    # both sides decide nothing, and a doubt is the lesser mistake.
+    others = {moment // _DAY for moment in moments if moment <= reading.wall + _EVEN}
+    if later and len({moment // _DAY for moment in later}) >= len(others):
         return reading.wall - max(later), 0.0
     newest = reading.wall
     for moment in sorted((moment for moment in moments if moment <= reading.wall), reverse=True):
