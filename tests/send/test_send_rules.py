@@ -311,7 +311,11 @@ GOOD = {"provider": "one"}
         ({**GOOD, "recipientDomain": "a@b.example"}, "$.routes[0].recipientDomain", "takes a domain"),
         ({**GOOD, "recipientDomain": "*b.example"}, "$.routes[0].recipientDomain", "takes a domain"),
         ({**GOOD, "header": {"name": "X"}}, "$.routes[0].header", '"value" or "matches"'),
-        ({**GOOD, "header": {"name": "X:", "value": ""}}, "$.routes[0].header", "not a possible name of a header"),
+        (
+            {**GOOD, "header": {"name": "X:", "value": ""}},
+            "$.routes[0].header",
+            "not a possible name of a header",
+        ),
         ({**GOOD, "user": []}, "$.routes[0].user", "at least 1"),
         ({**GOOD, "recipient": "x"}, "$.routes[0].recipient", "recipientDomain"),
     ],
