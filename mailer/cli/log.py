@@ -18,10 +18,11 @@ from mailer.cli import synonyms
 from mailer.cli.arguments import MessageId
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.neighbours import all_spools
-from mailer.cli.options import DURATION_IS, config_option, duration, examples, json_of
+from mailer.cli.options import DURATION, DURATION_IS, config_option, examples, json_of
 from mailer.cli.output import end_with_the_pipe
 from mailer.cli.setup import command_context
 from mailer.cli.synonyms import Word
+from mailer.mail.duration import duration
 from mailer.mail.patterns import is_part_of
 from mailer.mail.reply import printable, printable_json
 from mailer.maillog.ledger import EVENTS, Line, OpenDirectory, losing_since
@@ -58,7 +59,7 @@ def _moment(text: str) -> float:
 
 def _ago(text: str) -> float:
     try:
-        return duration(text)
+        return float(DURATION(text))
     except click.BadParameter:
         raise click.BadParameter(
             'a time is "2026-11-22", "2026-11-22 21:45" (UTC), "today", "yesterday", or how long ago: '
@@ -324,5 +325,5 @@ def _where(line: Line, name: Callable[[str], str]) -> list[str]:
     if line.since:
         said.append(f"lines since {words.moment_of(line.since)}")
     if line.delay is not None:
-        said.append(f"after {words.duration(line.delay)}" if line.delay >= 10 else f"after {line.delay:.1f}s")
+        said.append(f"after {duration(line.delay)}" if line.delay >= 10 else f"after {line.delay:.1f}s")
     return said

@@ -10,6 +10,7 @@ import msgspec
 
 from mailer.config.key_types import seconds_typed
 from mailer.config.show import effective
+from mailer.mail.duration import duration
 from mailer.maillog.events import Level
 from mailer.monitor import guard
 from mailer.monitor.context import MonitorContext
@@ -68,8 +69,8 @@ class _Admin:
         now = asyncio.get_running_loop().time()
         if now - self._retried < _PAUSE and not guard.is_authorised(asked, self._context.token):
             return _done(
-                f"done {words.duration(now - self._retried)} ago; without the token (mailer monitor --link) "
-                f"it is done once in {words.duration(_PAUSE)}"
+                f"done {duration(now - self._retried)} ago; without the token (mailer monitor --link) "
+                f"it is done once in {duration(_PAUSE)}"
             )
         self._retried = now
         await asyncio.to_thread(self._end_pauses)
@@ -110,7 +111,7 @@ class _Admin:
             Place.FAILED, "removed", Operator.remove, lambda spot: arrival(spot.name) < limit
         )
         return _done(
-            f"{words.count(removed, 'failed message')} deleted that arrived over {words.duration(age)} ago"
+            f"{words.count(removed, 'failed message')} deleted that arrived over {duration(age)} ago"
         )
 
     async def replay(self, asked: Asked) -> Answer:

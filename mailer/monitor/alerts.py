@@ -18,10 +18,10 @@ from mailer.calls.post import JSON, post
 from mailer.config.calls import Alerts
 from mailer.config.model import Config
 from mailer.mail import clock
+from mailer.mail.duration import duration
 from mailer.maillog.events import MailLog
 from mailer.monitor.providers import providers
 from mailer.monitor.reading import Reading, lag
-from mailer.spool import words
 from mailer.spool.directory import Spool
 from mailer.spool.layout import Place
 from mailer.spool.state import small_files
@@ -99,7 +99,7 @@ def values(alerts: Alerts, reading: Reading, began: float, config: Config) -> di
     found: dict[str, _Value] = {}
     if alerts.queue_older_than:
         age = reading.queue.waiting_age(reading.at)
-        text = f"the oldest message has waited {words.duration(age)}"
+        text = f"the oldest message has waited {duration(age)}"
         found[_QUEUE] = _Value(age, alerts.queue_older_than, text)
     if alerts.failed_more_than is not None:
         count = reading.queue[Place.FAILED].count
@@ -107,11 +107,11 @@ def values(alerts: Alerts, reading: Reading, began: float, config: Config) -> di
         found[_FAILED] = _Value(count, alerts.failed_more_than, text)
     if alerts.no_run_for:
         ago = max(0.0, reading.at - max(reading.last_run or 0.0, began))
-        text = f"no run of mailer-send has succeeded for {words.duration(ago)}"
+        text = f"no run of mailer-send has succeeded for {duration(ago)}"
         found[_NO_RUN] = _Value(ago, alerts.no_run_for, text)
     if alerts.events_older_than:
         waited = lag(reading)
-        text = f"the oldest event has waited {words.duration(waited)} for onEvent's receiver"
+        text = f"the oldest event has waited {duration(waited)} for onEvent's receiver"
         found[_EVENTS] = _Value(waited, alerts.events_older_than, text)
     if alerts.secret_ends_within:
         for each in providers(reading, config):

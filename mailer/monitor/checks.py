@@ -10,6 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from mailer.config.model import Config
+from mailer.mail.duration import duration
 from mailer.monitor import results
 from mailer.monitor.providers import providers
 from mailer.monitor.reading import Reading, lag
@@ -96,23 +97,17 @@ def _oldest_message(reading: Reading, config: Config) -> Check:
     limit = config.alerts.queue_older_than
     if limit and oldest > limit:
         return Check(
-            Status.DEGRADED, f"the oldest message has waited {words.duration(oldest)}, over queueOlderThan"
+            Status.DEGRADED, f"the oldest message has waited {duration(oldest)}, over queueOlderThan"
         )
     if waited > STALE_RUN and reading.pause is None:
-        return Check(
-            Status.DEGRADED, f"a message that arrived {words.duration(waited)} ago waits to be tried"
-        )
-    return Check(
-        Status.OK, f"the oldest message is {words.duration(oldest)} old" if oldest else "no message waits"
-    )
+        return Check(Status.DEGRADED, f"a message that arrived {duration(waited)} ago waits to be tried")
+    return Check(Status.OK, f"the oldest message is {duration(oldest)} old" if oldest else "no message waits")
 
 
 def _last_run(reading: Reading, _: Config) -> Check:
     waited = reading.queue[Place.NEW].age(reading.at) or 0.0
     ago = None if reading.last_run is None else max(0.0, reading.at - reading.last_run)
-    said = (
-        "no run of mailer-send is known" if ago is None else f"mailer-send last ran {words.duration(ago)} ago"
-    )
+    said = "no run of mailer-send is known" if ago is None else f"mailer-send last ran {duration(ago)} ago"
     if reading.pause is not None:
         return Check(Status.OK, said)
     if min(waited, waited if ago is None else ago) > NO_RUN:
@@ -128,7 +123,7 @@ def _results(reading: Reading, config: Config) -> Check:
     if reading.pause is not None:
         return Check(Status.OK, "none was sent within the last hour: sending is paused")
     if not reading.stuck:
-        late = words.duration(results.NOTHING_SENT)
+        late = duration(results.NOTHING_SENT)
         return Check(Status.OK, f"no mail that should have left has waited for over {late}")
     said = f"the oldest has waited {results.describe(reading.stuck)}"
     if results.only_theirs(reading.stuck, config):
@@ -221,12 +216,12 @@ def _events(reading: Reading, config: Config) -> Check:
         return Check(Status.OK, "the receiver accepts events")
     if not told.tried:
         return Check(Status.DEGRADED, f"events are not delivered: {told.error}")
-    said = f"the oldest undelivered event has waited {words.duration(lag(reading))}: {told.error}"
+    said = f"the oldest undelivered event has waited {duration(lag(reading))}: {told.error}"
     return Check(Status.DEGRADED if lag(reading) > _EVENTS_LATE else Status.OK, said)
 
 
 def _ends(left: float) -> str:
-    return f"ends in {words.duration(left)}" if left > 0 else f"ended {words.duration(-left)} ago"
+    return f"ends in {duration(left)}" if left > 0 else f"ended {duration(-left)} ago"
 
 
 def _ledger(reading: Reading, _: Config) -> Check:
@@ -253,7 +248,7 @@ def _clock(reading: Reading, _: Config) -> Check:
     if ahead > _CLOCK_SLACK:
         return Check(
             Status.DEGRADED,
-            f"the clock was set back: the spool changed {words.duration(ahead)} in the future",
+            f"the clock was set back: the spool changed {duration(ahead)} in the future",
         )
     return Check(Status.OK, "it was not set back")
 

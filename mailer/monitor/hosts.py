@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mailer.config.model import Config
 from mailer.mail import clock
+from mailer.mail.duration import duration
 from mailer.monitor.checks import Check, Status
-from mailer.spool import words
 from mailer.spool.directory import Spool
 from mailer.spool.hosts.adoption import has_mail
 from mailer.spool.hosts.epochs import Hosts
@@ -74,5 +74,5 @@ def _troubles_of(hosts: Hosts, name: str, now: float) -> Iterator[tuple[str, boo
     elif epoch.owner and epoch.owner_host != name:
         yield f"{epoch.owner_host} has not finished mailer hosts adopt {name}", waits
     elif epoch.owner and now - last > SILENT:
-        since = f"{name} has been silent for {words.duration(now - last)}"
+        since = f"{name} has been silent for {duration(now - last)}"
         yield f"{since}{', and mail waits there' if waits else ''}", waits

@@ -5,10 +5,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from mailer.config.model import Config
+from mailer.mail.duration import duration
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.monitor.queue import WAITING, Snapshot
-from mailer.spool import words
 from mailer.spool.directory import Spool
 from mailer.spool.layout import Place
 from mailer.spool.message_state import Standing
@@ -79,12 +79,12 @@ def describe(found: tuple[Stuck, ...]) -> str:
     oldest = max(found, key=lambda each: each.waited)
     said = Counter(filter(None, (_said(each) for message in found for each in message.waiting)))
     if not said:
-        return f"{words.duration(oldest.waited)}, and was not tried (mailer spool why {oldest.id})"
+        return f"{duration(oldest.waited)}, and was not tried (mailer spool why {oldest.id})"
     [(cause, _)] = said.most_common(1)
     got_it = [each for each in found if cause in map(_said, each.waiting)]
     shown = max(got_it, key=lambda each: each.waited)
     between = ": " if shown is oldest else "; the most frequent cause is "
-    return f"{words.duration(oldest.waited)}{between}{cause} (mailer spool why {shown.id})"
+    return f"{duration(oldest.waited)}{between}{cause} (mailer spool why {shown.id})"
 
 
 def _said(standing: Standing) -> str:

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from mailer.config.oauth import Grant, OAuth2
 from mailer.config.secrets import Secret, SecretError
+from mailer.mail.duration import duration
 from mailer.oauth.trouble import TokenTrouble, described, from_server, ours
-from mailer.spool import words
 
 if TYPE_CHECKING:
     from mailer.oauth.post import Answer
@@ -182,7 +182,7 @@ def _skew(theirs: float | None, now: float) -> str:
     if theirs is None or math.fabs(theirs - now) < _SKEW:
         return ""
     way = "behind" if theirs > now else "ahead of"
-    return f"; this host's clock is {words.duration(math.fabs(theirs - now))} {way} theirs"
+    return f"; this host's clock is {duration(math.fabs(theirs - now))} {way} theirs"
 
 
 def _sendable(token: str) -> bool:

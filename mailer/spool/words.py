@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from mailer.mail import clock
-from mailer.mail import duration as durations
+from mailer.mail.duration import UNITS, duration
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.spool.layout import full_minute
 
-duration = durations.duration
 _PUNCTUAL = 120.0
 """Seconds after which a due message counts as late; cron starts a run each minute."""
 _ONLY = {status: f" [{status}]" if status is not Status.PENDING else "" for status in Status}
@@ -30,7 +29,7 @@ def age(seconds: float) -> str:
 # Cached because in a long listing most ages occurred a few lines before.
 @lru_cache(maxsize=4096)
 def _age(seconds: int) -> str:
-    for size, unit in durations.UNITS:
+    for size, unit in UNITS:
         if seconds >= size:
             return f"{seconds // size}{unit}"
     return "0s"

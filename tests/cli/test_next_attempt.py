@@ -24,6 +24,7 @@ from mailer.cli.spool.records import record
 from mailer.config.load import load
 from mailer.config.model import Config
 from mailer.mail import clock
+from mailer.mail.duration import duration
 from mailer.spool import words
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, full_minute
@@ -140,7 +141,7 @@ def test_what_is_due_later_than_the_end_of_a_pause_is_kept_by_its_own_schedule(
     due = (NOW + timedelta(minutes=minutes)).timestamp()
     config = load_of(tmp_path, both())
     told = next_attempt(due, current_obstacles(config, states.spool, NOW.timestamp())).words(NOW.timestamp())
-    own = f"next in {words.duration(full_minute(due) - NOW.timestamp())}"
+    own = f"next in {duration(full_minute(due) - NOW.timestamp())}"
     assert told == (f"{SOONEST}all providers are paused" if waits else own)
 
 

@@ -22,6 +22,7 @@ from mailer.config.oauth import Grant, OAuth2
 from mailer.config.own_name import own_name
 from mailer.config.problem import ConfigError
 from mailer.mail.clock import rfc3339
+from mailer.mail.duration import duration
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.login_causes import cause_of
 from mailer.mail.reply import printable
@@ -283,5 +284,5 @@ def _shown(provider: Provider, prompt: Prompt, *, as_json: bool) -> str:
     user = printable(provider.username, 320)
     return (
         f"Open {prompt.url} in a browser, log in as {user}, and enter the code\n\n    {prompt.code}\n\n"
-        f"It is valid for {words.duration(prompt.holds)}. Waiting for you (Ctrl-C ends it) ...\n"
+        f"It is valid for {duration(prompt.holds)}. Waiting for you (Ctrl-C ends it) ...\n"
     )

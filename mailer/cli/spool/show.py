@@ -15,6 +15,7 @@ from mailer.cli.output import json_line
 from mailer.cli.setup import command_context
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import locate
+from mailer.mail.duration import duration
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.spool import words
@@ -128,7 +129,7 @@ def _text(seen: Seen, header: str, now: float) -> str:
     fields += [
         ("Held", entry.state.held),
         ("About", entry.state.about),
-        ("Received", f"{words.moment(received)} ({words.duration(now - received)} ago)"),
+        ("Received", f"{words.moment(received)} ({duration(now - received)} ago)"),
         ("Peer", entry.block.peer),
         ("User", entry.block.user),
         ("Size", words.count(entry.length, "byte")),

@@ -5,6 +5,7 @@ from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 from unicodedata import combining, east_asian_width
 
+from mailer.mail.duration import duration
 from mailer.mail.reply import printable
 from mailer.monitor.checks import Status
 from mailer.monitor.limits import Use
@@ -83,7 +84,7 @@ def _head(seen: Overview, path: str, size: Size) -> Iterator[Row]:
     yield Row(f"{title}{time.rjust(size.columns - len(title))}", seen.status.value)
     ran = "no run is known"
     if reading.last_run is not None:
-        ran = f"last run {words.duration(reading.at - reading.last_run)} ago"
+        ran = f"last run {duration(reading.at - reading.last_run)} ago"
     yield Row(f"{seen.in_short}; {ran}; {words.free(reading.free)}; {printable(path)}", QUIET)
     if seen.queue.due:
         yield Row(seen.next_due, QUIET)
@@ -109,7 +110,7 @@ def _queue(seen: Overview) -> Iterator[Row]:
     for place in MEANINGS:
         state = seen.queue[place]
         age = state.age(seen.reading.at)
-        oldest = "-" if age is None else words.duration(age)
+        oldest = "-" if age is None else duration(age)
         yield Row(f"{place:8}{state.count:>10,}{oldest:>9}")
 
 
@@ -151,7 +152,7 @@ def _limits(uses: Sequence[Use]) -> Iterator[Row]:
             for count, most, unit in ((use.hour, use.per_hour, "an hour"), (use.day, use.per_day, "a day"))
             if most
         )
-        waits = f", waits {words.duration(use.wait)}" if use.wait else ""
+        waits = f", waits {duration(use.wait)}" if use.wait else ""
         yield Row(f"{use.whom}: {used}{waits}", Status.DEGRADED.value if use.wait else PLAIN)
 
 
@@ -162,6 +163,6 @@ def _hosts(seen: Overview) -> Iterator[Row]:
         yield Row("HOSTS", TITLE)
     for each in seen.hosts:
         queue = each.queue
-        oldest = f" (oldest {words.duration(queue.waiting_age(seen.reading.at))})" if queue.waiting else ""
+        oldest = f" (oldest {duration(queue.waiting_age(seen.reading.at))})" if queue.waiting else ""
         rest = sum(queue[place].count for place in AT_REST)
         yield Row(f"{each.host}: {queue.waiting:,} on the way{oldest}, {rest:,} at rest")

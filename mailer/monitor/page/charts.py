@@ -6,6 +6,7 @@ description, and the numbers as text.
 
 from collections.abc import Iterable, Iterator
 
+from mailer.mail.duration import duration
 from mailer.maillog.series import DAY, Point, Span
 from mailer.monitor.overview import Flow
 from mailer.monitor.page.html import NOTHING, Markup, fill, join
@@ -43,7 +44,7 @@ def figure(flow: Flow) -> Markup:
     return fill(
         _FIGURE,
         name=flow.name,
-        peak=f"at most {most:,} in {words.duration(flow.span.step)}" if most else "nothing",
+        peak=f"at most {most:,} in {duration(flow.span.step)}" if most else "nothing",
         width=_STEP * len(points),
         height=_HEIGHT,
         text=_in_words(sums),

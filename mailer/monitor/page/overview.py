@@ -2,6 +2,7 @@
 
 import asyncio
 
+from mailer.mail.duration import duration
 from mailer.monitor.budgets import Budget
 from mailer.monitor.checks import Status
 from mailer.monitor.context import MonitorContext
@@ -154,7 +155,7 @@ def _summary(seen: Overview) -> str:
     reading = seen.reading
     ran = "no run of mailer-send is known"
     if reading.last_run is not None:
-        ran = f"mailer-send last ran {words.duration(reading.at - reading.last_run)} ago"
+        ran = f"mailer-send last ran {duration(reading.at - reading.last_run)} ago"
     return f": {seen.in_short}; {ran}; {words.free(reading.free)} on the disk."
 
 
@@ -173,7 +174,7 @@ def _state(seen: Overview, place: Place) -> Markup:
         **{"class": Markup(' class="none"') if not state.count else NOTHING},
         state=place.value,
         count=f"{state.count:,}",
-        oldest=_NONE if age is None else words.duration(age),
+        oldest=_NONE if age is None else duration(age),
         meaning=MEANINGS[place],
     )
 
@@ -187,7 +188,7 @@ def _hosts(seen: Overview) -> Markup:
             _HOST,
             host=each.host,
             waiting=f"{each.queue.waiting:,}",
-            oldest=words.duration(each.queue.waiting_age(seen.reading.at)) if each.queue.waiting else _NONE,
+            oldest=duration(each.queue.waiting_age(seen.reading.at)) if each.queue.waiting else _NONE,
             rest=f"{sum(each.queue[place].count for place in AT_REST):,}",
         )
         for each in seen.hosts
@@ -245,7 +246,7 @@ def _limits(uses: tuple[Use, ...]) -> Markup:
             who=use.whom,
             hour=_used(use.hour, use.per_hour),
             day=_used(use.day, use.per_day),
-            wait=fill(' <span class="degraded">waits {time}</span>', time=words.duration(use.wait))
+            wait=fill(' <span class="degraded">waits {time}</span>', time=duration(use.wait))
             if use.wait
             else NOTHING,
         )
@@ -266,7 +267,7 @@ def _totals(seen: Overview) -> Markup:
         "delivered": f"{totals.delivered:,}",
         "given up": f"{totals.failed:,}",
         "delivered of those decided": f"{100 * totals.delivered / ended:.1f} %" if ended else _NONE,
-        "mean time to delivery": words.duration(totals.delay.mean) if totals.delay.count else _NONE,
+        "mean time to delivery": duration(totals.delay.mean) if totals.delay.count else _NONE,
         "refused to an application": f"{totals.rejected + totals.limited:,}",
     }
     return join(

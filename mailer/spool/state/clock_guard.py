@@ -26,6 +26,7 @@ from msgspec.structs import replace
 
 from mailer.mail import clock
 from mailer.mail.clock import Clocks, Reading
+from mailer.mail.duration import duration
 from mailer.spool import words
 from mailer.spool.directory import Spool
 from mailer.spool.state import last_run, small_files
@@ -329,15 +330,15 @@ def trust(spool: Spool, clocks: Clocks) -> Doubt | None:
 
 def describe(doubt: Doubt) -> str:
     """Say in a sentence why the wall clock is not believed, what is suspended, until when, and what to do."""
-    far = words.duration(abs(doubt.off))
+    far = duration(abs(doubt.off))
     if doubt.set:
         why = f"was set {far} {'ahead' if doubt.off > 0 else 'back'} while this host ran"
     elif doubt.off > 0:
         why = f"is {far} ahead of the last sign of life in the spool"
     else:
         why = f"is {far} behind the last sign of life in the spool"
-    proof, kept = (words.duration(_proof(doubt, synchronized=by)) for by in (False, True))
-    past = words.duration(doubt.evenly)
+    proof, kept = (duration(_proof(doubt, synchronized=by)) for by in (False, True))
+    past = duration(doubt.evenly)
     return (
         f"the clock says {words.moment(doubt.wall)}, and {why}: nothing is given up, warned of or deleted"
         f" because of its age until the clock has run evenly for {proof} ({kept} if a time server"

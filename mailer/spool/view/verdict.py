@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import msgspec
 
 from mailer.mail import clock
+from mailer.mail.duration import duration
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
@@ -236,7 +237,7 @@ def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
     if not tried and state.next is not None:
         return f"Not tried yet; {expected}.{rests}"
     if not tried:
-        waited = words.duration(now - entry.block.received)
+        waited = duration(now - entry.block.received)
         why = rests or f" no runner has claimed it yet: {_START}."
         return f"Waiting for its first attempt, for {waited}:{why}"
     end = min(state.since + outlook.max_age, state.expires or math.inf)

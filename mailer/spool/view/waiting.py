@@ -11,6 +11,7 @@ from shlex import quote
 import msgspec
 
 from mailer.mail import clock
+from mailer.mail.duration import duration
 from mailer.mail.finding import Finding, Grade
 from mailer.spool import drop
 from mailer.spool.directory import Spool
@@ -23,7 +24,7 @@ from mailer.spool.state.pause import describe, read_pause
 from mailer.spool.view.examine import ASK_OWNER, never_started
 from mailer.spool.view.inspect import View, linked_outside
 from mailer.spool.view.moves import unfinished
-from mailer.spool.words import count, duration
+from mailer.spool.words import count
 
 _LATE = 300.0
 """Seconds after which a runner should have claimed a message that is ready: five runs by cron."""
