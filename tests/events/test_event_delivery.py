@@ -1,4 +1,4 @@
-"""Deliver events to a webhook or a command: what is sent, what counts as taken, and when it is tried again."""
+"""Events to a webhook or a command: what is sent, what counts as taken, and when it is tried again."""
 
 import asyncio
 import json

@@ -26,7 +26,7 @@ def test_a_line_delivered_in_part_continues_after_its_last_delivered_recipient(s
         delivery.write("sent", "z@x.example", id="B")
         made.script = [204, 204, 500]
         assert not delivery.round()
-        assert delivery.progress.cursor.delivery == 200
+        assert delivery.progress.cursor.told == 200
         delivery.restart()
         delivery.now += 60
         assert delivery.round()
@@ -72,7 +72,7 @@ def test_a_time_to_try_again_from_a_wrong_clock_is_not_waited_for(spool_path: Pa
 def test_a_cursor_is_never_ahead_of_what_is_durable_in_the_ledger(
     spool_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A power cut may take a ledger's last second; what is written there afterwards is delivered all the same."""
+    """A power cut may take a ledger's last second; what is written there afterwards is delivered, too."""
     order: list[str] = []
     sync, replace = os.fdatasync, store.small_files.replace
     monkeypatch.setattr(

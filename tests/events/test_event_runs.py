@@ -37,7 +37,7 @@ def test_runs_by_cron_alone_deliver_everything_and_each_command_shows_the_state(
         waiting = relay.mailer("events", "status", "--json")
         assert waiting.returncode == 1
         state = json.loads(waiting.stdout)
-        assert (state["waiting"], delivery["failures"]) == (1, 1)
+        assert (state["waiting"], state["failures"]) == (1, 1)
         assert state["error"] == "the webhook answered 500"
         text = relay.mailer("events", "status").stdout + relay.mailer("config", "show").stdout
         assert "1 wait, the first since" in text

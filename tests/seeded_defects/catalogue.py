@@ -688,7 +688,7 @@ DEFECTS = (
         "send/smtp/wire.py",
         "_masked(out) if self.is_secret else out",
         "out",
-        ("send/test_send_traces.py::test_a_login_that_a_server_quotes_is_in_no_file",),
+        ("send/test_trace_secrets.py::test_a_login_that_a_server_quotes_is_in_no_file",),
     ),
     Defect(
         "answer-quoted",
@@ -696,7 +696,7 @@ DEFECTS = (
         "send/smtp/machine.py",
         "self.conceal = self._reader.conceal = self.conceal.with_answer(answer)",
         "pass",
-        ("send/test_send_traces.py::test_a_login_that_a_server_quotes_is_in_no_file",),
+        ("send/test_trace_secrets.py::test_a_login_that_a_server_quotes_is_in_no_file",),
     ),
     Defect(
         "trace-for-each-failure",
@@ -704,7 +704,7 @@ DEFECTS = (
         "send/traces.py",
         "if words <= known.keys() or len(known) >= PER_HOP:",
         "if False:",
-        ("send/test_send_traces.py::test_one_trace_stands_for_all_failures_that_are_alike_in_all_runs",),
+        ("send/test_trace_count.py::test_one_trace_stands_for_all_failures_that_are_alike_in_all_runs",),
     ),
     # Messages begun behind the dot of the one before.
     Defect(
