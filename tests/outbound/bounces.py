@@ -81,7 +81,7 @@ def submit(directory: Path, *recipients: Recipient, message: bytes = b"", **enve
         return message_id
 
 
-def told(spool: Path, message_id: str) -> dict[str, list[str]]:
+def notices_of(spool: Path, message_id: str) -> dict[str, list[str]]:
     """Whom each `notified` line of a message is about, by the notification's id."""
     message = spool_walk.walk(spool, PLACES)[message_id]
     return {str(e["notice"]): list(e["to"]) for e in message.events if e["event"] == "notified"}  # type: ignore[call-overload]

@@ -290,7 +290,7 @@ DEFECTS = (
         "    def directories(self) -> tuple[str, ...]:\n        return (Place.TMP.value,)",
         "        self._notification.move_whole()\n\n"
         "    def directories(self) -> tuple[str, ...]:\n        return (Place.TMP.value,)",
-        ("spool/test_spool_notice.py", "send/test_send_bounce.py"),
+        ("spool/test_spool_notice.py", "send/test_bounce_once.py"),
     ),
     Defect(
         "bounce-of-a-bounce",

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from outbound.bounces import notifications, submit, told
+from outbound.bounces import notices_of, notifications, submit
 from outbound.event_hook import hook
 from outbound.hostile import Server
 from outbound.sending import forward_to, found, outcomes, queue
@@ -208,7 +208,7 @@ def test_the_listed_bounce_once_and_the_others_get_the_mail(relay: Relay) -> Non
         assert fields["Status"] == "5.7.1"
         assert "suppression list: unsubscribed" in fields["Diagnostic-Code"]
         assert "Remote-MTA" not in fields
-        assert len(told(relay.spool, message)) == 1
+        assert len(notices_of(relay.spool, message)) == 1
         failed = found(relay.spool, message)
         assert failed
         assert [event for event, to in outcomes(failed) if "bob@example.net" in to] == ["bounced", "notified"]
