@@ -206,7 +206,7 @@ def test_a_server_that_wants_fewer_requests_gets_fewer(tokens: TokenServer) -> N
     assert pauses == [0, 5, 10]
 
 
-def test_nobody_is_waited_for_longer_than_the_code_holds(tokens: TokenServer) -> None:
+def test_a_login_is_waited_for_no_longer_than_its_code_is_valid(tokens: TokenServer) -> None:
     prompt = Prompt("C", "https://x.example", 30, "none", 7)
     tokens.device_codes["none"] = False
 

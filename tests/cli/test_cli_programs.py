@@ -235,7 +235,7 @@ def test_head_ends_a_listing_quietly(relay: Relay) -> None:
 
 
 @pytest.mark.security_case(87)
-def test_the_umask_of_whoever_starts_us_does_not_matter(relay: Relay) -> None:
+def test_the_umask_of_the_caller_does_not_matter(relay: Relay) -> None:
     before = os.umask(0)
     try:
         with relay.serve() as process:

@@ -98,7 +98,7 @@ def test_mail_from_a_boot_whose_clock_was_ahead_does_not_outlive_its_age_by_year
     assert before <= clock.seconds(str(dated["since"])) <= time.time()
 
 
-def test_mail_that_came_by_a_clock_ahead_is_told_as_sent_and_is_not_the_last_for_ten_years(
+def test_mail_that_came_by_a_clock_ahead_is_reported_as_sent_and_is_not_the_last_for_ten_years(
     relay: Relay,
 ) -> None:
     ahead = clock_set("+3650d")

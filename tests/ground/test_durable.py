@@ -93,7 +93,7 @@ def test_a_replacement_does_not_write_through_a_link(tmp_path: Path, directory: 
     assert (tmp_path / "file").read_bytes() == NEW
 
 
-def test_what_a_killed_program_with_our_process_id_left_is_in_nobodys_way(
+def test_a_file_left_by_a_killed_program_with_our_process_id_is_no_obstacle(
     tmp_path: Path, directory: int
 ) -> None:
     (tmp_path / "other").write_bytes(OLD)

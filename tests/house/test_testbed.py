@@ -37,7 +37,7 @@ RECIPIENTS = ("bob@example.net", "eve@example.org")
 
 
 @pytest.mark.parametrize("variable", [*OVERRIDES, "MAILER_CONFIG"])
-def test_the_environment_of_whoever_runs_the_tests_does_not_configure_the_relay(
+def test_the_environment_of_the_test_run_does_not_configure_the_relay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     relay = Relay(tmp_path)

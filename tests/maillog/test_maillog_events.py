@@ -87,7 +87,9 @@ def _words(text: str) -> list[str]:
 
 
 @given(hostile, hostile, hostile)
-def test_every_event_is_one_printable_line_whoever_named_himself(user: str, address: str, reply: str) -> None:
+def test_every_event_is_one_printable_line_whatever_the_client_calls_itself(
+    user: str, address: str, reply: str
+) -> None:
     log, heard = log_with()
     refused = Refused(peer="127.0.0.1", user=user, sender=address, to=(address,), subject=reply)
     log.rejected(refused, reply)

@@ -167,7 +167,7 @@ def test_lines_of_several_programs_never_mix(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault_row(26)
-def test_a_full_disk_delays_lines_is_told_once_and_mends(tmp_path: Path) -> None:
+def test_a_full_disk_delays_lines_is_logged_once_and_mends(tmp_path: Path) -> None:
     """With a limit that makes write(2) stop short, as a full disk does."""
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)], check=True, capture_output=True, text=True, env=HERE

@@ -52,7 +52,7 @@ def test_a_reader_is_not_hindered_by_a_day_that_goes(tmp_path: Path) -> None:
 def test_a_run_removes_old_days_and_a_sweep_does(relay: Relay) -> None:
     relay.configure({"logRetention": "5d"})
     log = relay.spool / "log"
-    # Whose clock goes on: without a run before, a day so far apart would have it doubted (`test_send_leap`).
+    # Its clock goes on: without an earlier run, a day so far apart is doubted (`test_send_wrong_clock`).
     assert relay.mailer_send("--once").returncode == 0
     for command in (relay.mailer_send, partial(relay.mailer, "spool", "sweep")):
         queue(relay.spool)

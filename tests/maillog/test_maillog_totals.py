@@ -91,7 +91,7 @@ def test_every_event_has_its_counter(tmp_path: Path) -> None:
     assert totals.mean_attempt_ms == 1000.0
 
 
-def test_what_a_recovery_tells_again_counts_once_and_what_was_never_told_counts(tmp_path: Path) -> None:
+def test_a_line_that_recovery_repeats_counts_once_and_one_that_was_missing_counts(tmp_path: Path) -> None:
     """The runner died after the ledger's line of one recipient, and before those of two others."""
     again = {"again": True}
     write(tmp_path, accepted(1, to=3), outcome("sent", 1, (0,)))

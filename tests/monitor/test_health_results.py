@@ -83,7 +83,7 @@ def test_what_leaves_ends_the_failure(relay: Relay) -> None:
     assert told["checks"]["results"] == {"status": "ok", "message": "1 recipient sent within the last hour"}
 
 
-def test_mail_that_the_recipients_servers_put_off_wakes_nobody(relay: Relay) -> None:
+def test_mail_that_the_recipients_servers_defer_raises_no_alert(relay: Relay) -> None:
     """Our side works: the destination was found and reached, and it answers for itself."""
     with Server({"rcpt": "450 4.2.1 Try later"}) as server:
         direct = {"enabled": True, "port": server.port, "allowPrivate": True}
@@ -118,7 +118,7 @@ def test_a_message_that_kills_its_runners_is_degraded_once_it_is_held(relay: Rel
     assert (told["status"], told["checks"]["held"]["status"]) == ("degraded", "degraded")
 
 
-def test_a_full_mailbox_at_a_provider_wakes_nobody(relay: Relay) -> None:
+def test_a_full_mailbox_at_a_provider_raises_no_alert(relay: Relay) -> None:
     """The provider was reached and answers for one mailbox: for days, if nobody makes room there."""
     with Server({"rcpt": "452 4.2.2 The account that you tried to reach is over quota"}) as server:
         relay.configure(forward_to(server))

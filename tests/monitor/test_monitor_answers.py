@@ -365,7 +365,7 @@ def known(**accounts: ProviderState) -> dict[str, ProviderState]:
     return {f"smtp.example.com:587 as {name}@example.com": state for name, state in accounts.items()}
 
 
-def test_a_provider_that_is_left_alone_is_seen_without_its_login(relay: Relay) -> None:
+def test_a_paused_provider_is_shown_without_its_login(relay: Relay) -> None:
     relay.configure({"forwardSMTP": True, "forwardProviders": TWO})
     now = datetime.now(UTC)
     login = ProviderState(opened=now, open_until=now + timedelta(minutes=5), kind="login", trouble="535 no")

@@ -126,7 +126,7 @@ def test_two_changes_within_one_tick_of_the_kernels_clock_are_both_seen(spool: S
     assert view.snapshot()[Place.NEW].count == 2
 
 
-def test_nobody_waits_for_the_count_of_a_large_directory_and_it_comes(spool: Spool) -> None:
+def test_a_request_does_not_wait_for_the_count_of_a_large_directory(spool: Spool) -> None:
     for _ in range(3):
         put(spool, "new")
     view = QueueView(spool, time.time, large=-1)

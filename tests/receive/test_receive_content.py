@@ -105,7 +105,7 @@ def test_a_from_field_longer_than_any_is_not_read_and_takes_no_memory():
 
 
 @given(st.text(alphabet='a@.<>(),;:"\\ \r\n\t=?é', max_size=60))
-def test_whoever_is_read_from_a_from_field_stands_in_it(text):
+def test_each_address_read_from_a_from_field_stands_in_it(text):
     for _, address in mailboxes(text.encode()) or []:
         assert address in text.replace("\r\n", "") or "(" in text
 

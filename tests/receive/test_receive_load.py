@@ -177,7 +177,7 @@ def send_one(connection: socket.socket, replies, text: bytes) -> set[bytes]:
 
 
 @pytest.mark.fault_row(23)
-def test_a_disk_that_takes_seconds_to_sync_delays_the_reply_and_nobody_else(relay: Relay) -> None:
+def test_a_disk_that_takes_seconds_to_sync_delays_the_reply_and_no_other_client(relay: Relay) -> None:
     assert relay.mailer("send", "--once").returncode == 0  # which makes the spool
     slow = (
         "-D",

@@ -92,7 +92,7 @@ def test_what_is_given_back_does_not_count():
     assert limiter.wait("", "a") == 0
 
 
-def test_a_clock_that_was_a_year_ahead_blocks_nobody_for_a_year():
+def test_a_clock_that_was_a_year_ahead_blocks_no_user_for_a_year():
     clock = Clock()
     limiter = RateLimiter(RateRules(per_sender=Rate(per_hour=1)), clock)
     clock.now += 365 * DAY
@@ -124,7 +124,7 @@ def test_what_another_host_accepted_counts_from_when_it_did():
     assert limiter.wait("", "a@example.com") == 5
 
 
-def test_another_hosts_clock_that_is_ahead_blocks_nobody_for_longer():
+def test_another_hosts_clock_that_is_ahead_blocks_no_user_for_longer():
     clock = Clock()
     limiter = RateLimiter(RateRules(per_sender=Rate(per_hour=1)), clock)
     limiter.count_elsewhere(Sent(clock.now + DAY, "", "a@example.com"))

@@ -311,7 +311,7 @@ def test_data_that_drips_for_ever_is_dropped(tmp_path, command):
         assert receiver.messages() == receiver.leftovers() == []
 
 
-def test_what_nobody_reads_yet_stays_with_the_client(gated):
+def test_input_that_is_not_read_yet_stays_with_the_client(gated):
     """While a message is committed the next one may come, but not all of it into memory."""
     receiver, gate = gated
     with connect(receiver) as connection:

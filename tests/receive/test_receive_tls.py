@@ -77,7 +77,7 @@ def test_openssl_s_client_speaks_starttls_with_us(tmp_path):
         assert receiver.messages() == [b"Subject: x\r\n\r\nbody\r\n"]
 
 
-def test_a_handshake_that_never_comes_holds_nobody_up(tmp_path):
+def test_a_tls_handshake_that_never_comes_delays_no_other_client(tmp_path):
     settings = replace(OPEN, endpoints=(Endpoint(port=0, tls=True),))
     with (
         running(tmp_path, settings, certificate=certificate(tmp_path)) as receiver,
@@ -392,7 +392,7 @@ def begin_data(client):
     assert client.docmd("DATA")[0] == 354
 
 
-def test_what_comes_after_quit_in_tls_harms_nobody(tmp_path):
+def test_data_after_quit_in_tls_does_no_harm(tmp_path):
     """Closing a TLS connection delivers what had come; here that is within the answers to a group.
 
     How much is delivered when QUIT is served depends on how it came: so there are several clients.

@@ -156,7 +156,7 @@ def test_the_same_guess_many_times_at_once_is_hashed_once(monkeypatch):
 
 @pytest.mark.security_case(51)
 @pytest.mark.parametrize("name", ["nobody", "shop", "token", USER])
-def test_every_refusal_costs_one_hash_whoever_it_is_for(monkeypatch, name):
+def test_every_refusal_costs_one_hash_whichever_user_it_is_for(monkeypatch, name):
     """Case 51: the time tells nobody who is there."""
     counting = Counting(monkeypatch)
     token = Account(Identity("token"), hashes.hash_token("x"))
@@ -170,7 +170,7 @@ class Gone:
     lost = half_closed = True
 
 
-def test_a_password_that_nobody_waits_for_is_not_judged(monkeypatch):
+def test_a_password_is_not_verified_for_a_client_that_has_left(monkeypatch):
     counting = Counting(monkeypatch)
     judge = accounts(Account(Identity("shop"), HASH))
     with pytest.raises(NotJudged):

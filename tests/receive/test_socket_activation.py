@@ -96,7 +96,7 @@ def test_a_socket_is_the_listeners_that_has_its_name_or_else_its_address(
                 waiting.refuse_rest(["there"])
 
 
-def test_variables_that_mean_another_process_are_ignored_and_passed_to_nobody() -> None:
+def test_variables_that_mean_another_process_are_ignored_and_not_passed_on() -> None:
     environ = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "smtp", "HOME": "/"}
     assert inherited(environ, parent=None) == ()
     assert environ == {"HOME": "/"}

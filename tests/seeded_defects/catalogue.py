@@ -331,7 +331,7 @@ DEFECTS = (
         "receive/space.py",
         "        return self._free.lacks_inodes or self._free.is_under(self._min_free + size)",
         "        return self._free.lacks_inodes",
-        ("receive/test_receive_server.py", "cli/test_our_refusals.py", "receive/test_receive_told.py"),
+        ("receive/test_receive_server.py", "cli/test_our_refusals.py", "receive/test_receive_ledger.py"),
     ),
     Defect(
         "unknown-inodes-taken-for-none",
@@ -595,7 +595,7 @@ DEFECTS = (
         "                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
         "                except BlockingIOError:",
         "                    pass\n                except BlockingIOError:",
-        ("send/test_send_places.py", "send/test_budgets_used_up.py"),
+        ("send/test_session_slots.py", "send/test_budgets_used_up.py"),
     ),
     Defect(
         "suppression-not-durable",

@@ -144,7 +144,7 @@ def test_a_warm_up_began_when_the_first_host_began_it() -> None:
     assert budget.together(Use(), [Use()]).began is None
 
 
-def test_a_damaged_record_of_another_host_stops_nobody(spools: list[Spool]) -> None:
+def test_a_damaged_record_of_another_host_is_ignored(spools: list[Spool]) -> None:
     for number, damaged in ((1, b"{"), (2, b"\xff" * 10)):
         (spools[number].path / STATE / f"{file_name(ACCOUNT)}.json").write_bytes(damaged)
     assert file_of(spools[0], 0, Allowance(per_minute=10), Time()).look().free == 10

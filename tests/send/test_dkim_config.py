@@ -81,7 +81,7 @@ LONG = ".".join(["x" * 60] * 4)
         ({"domain": "a.test", "headersToSign": ["Ä"]}, "$.dkim.headersToSign[0]"),
     ],
 )
-def test_what_nobody_could_verify_is_refused_with_its_place(loaded, dkim, path):
+def test_a_signature_that_could_not_be_verified_is_refused_with_its_place(loaded, dkim, path):
     made = loaded(dkim)
     assert refusals(made) == [path]
     assert path in [problem.path for problem in warnings(made)]

@@ -139,7 +139,7 @@ def test_a_key_that_is_swapped_during_a_run_is_not_used(written):
     assert written.key().algorithm == "ed25519-sha256"
 
 
-def test_a_key_that_was_swapped_before_the_run_is_told_by_the_record_beside_it(written):
+def test_a_key_that_was_swapped_before_the_run_is_found_by_the_record_beside_it(written):
     replace(written.path, generate(KeyType.ED25519))
     with pytest.raises(KeyTrouble, match="does not match the record in"):
         KeyFile(written.path).key()

@@ -230,7 +230,7 @@ def test_a_token_server_that_never_answers_holds_mail_up_and_bounces_none(
     ("grant", "lasts", "what"),
     [("certificate", 0.0, "the certificate"), ("deviceCode", 9 * DAY, "the refresh token")],
 )
-def test_what_ends_within_14_days_is_told_though_nobody_wrote_it_down(
+def test_an_expiry_within_14_days_is_reported_though_it_is_not_configured(
     cloud: Callable[[str], Cloud], tokens: TokenServer, grant: str, lasts: float, what: str
 ) -> None:
     """A certificate names its own end, and some servers that of a refresh token."""

@@ -71,7 +71,7 @@ def test_each_recipient_of_every_mix_gets_its_own_outcome(mix, extensions):
 
 
 @pytest.mark.parametrize("extensions", [EXTENSIONS, LOCKSTEP])
-def test_a_session_goes_on_after_a_transaction_that_nobody_accepted(extensions):
+def test_a_session_goes_on_after_a_transaction_without_recipients(extensions):
     async def twice(server):
         session = await Session.open(hop_to(server), LONG)
         outcomes = []

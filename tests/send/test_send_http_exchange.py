@@ -132,7 +132,7 @@ def test_what_could_not_be_committed_is_an_error_though_an_answer_came_before() 
     ],
     ids=["a proxy that does not answer CONNECT", "a server that stops reading"],
 )
-def test_nobody_is_waited_for_without_end(
+def test_each_wait_for_a_silent_peer_has_a_limit(
     monkeypatch: pytest.MonkeyPatch, url: str, times: dict[str, float], phase: Phase, text: str
 ) -> None:
     async def ask(port: int) -> None:

@@ -189,7 +189,7 @@ def test_leaving_the_pool_drops_what_is_still_in_use():
         asyncio.run(main())
 
 
-def test_a_quit_that_is_never_answered_delays_nobody_for_long():
+def test_a_quit_that_is_never_answered_delays_a_run_only_briefly():
     async def work(pool):
         assert await one(pool, server) is Status.SENT
 

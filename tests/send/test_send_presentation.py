@@ -224,7 +224,7 @@ def test_a_provider_that_refuses_the_null_sender_takes_notifications_from_an_add
     assert f"the sender is notified in {_notice(relay, message)}, sent to {SENDER}" in why(relay, message)
 
 
-def test_a_notification_is_never_answered_with_one_whoever_it_says_it_is_from(relay: Relay) -> None:
+def test_a_notification_is_never_answered_with_one_whatever_its_sender(relay: Relay) -> None:
     with Server({"rcpt": NO_SUCH_USER}) as server:
         through(relay, (server, {"bounceFrom": BOUNCES}), bounce="sender")
         message = queue(relay.spool)
@@ -237,7 +237,7 @@ def test_a_notification_is_never_answered_with_one_whoever_it_says_it_is_from(re
     assert "no notification is sent: the sender is <>" in why(relay, notice)
 
 
-def test_without_another_way_why_says_that_nobody_has_heard(relay: Relay) -> None:
+def test_why_says_that_the_sender_could_not_be_notified(relay: Relay) -> None:
     with Server({"rcpt": per_address({TO: NO_SUCH_USER}), "mail": but_not("")}) as server:
         through(relay, (server, {}), bounce="sender")
         message = queue(relay.spool)

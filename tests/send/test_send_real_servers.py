@@ -119,7 +119,9 @@ def test_a_sender_that_is_not_this_accounts_goes_to_the_backup_or_is_asked_for_t
 
 
 @pytest.mark.parametrize("name", ["QQ", "163", "SendGrid", "Microsoft"])
-def test_a_sender_whose_every_mail_is_refused_loses_none_and_stops_nobody(name: str, tmp_path: Path) -> None:
+def test_a_sender_whose_every_mail_is_refused_loses_none_and_delays_no_other(
+    name: str, tmp_path: Path
+) -> None:
     """An application with one address, which the account may not use: its operator has days to mend it."""
 
     def refuse(_session: Session, line: bytes) -> str | None:
@@ -333,7 +335,7 @@ def internet() -> Iterator[Internet]:
         yield made
 
 
-def test_a_destination_with_a_surprising_exchanger_keeps_nobody_elses_mail(
+def test_a_destination_with_a_surprising_exchanger_delays_no_other_mail(
     tmp_path: Path, internet: Internet
 ) -> None:
     server = internet.server("127.0.0.21")
@@ -346,7 +348,7 @@ def test_a_destination_with_a_surprising_exchanger_keeps_nobody_elses_mail(
     assert len(server.messages) == 2
 
 
-def test_a_defect_at_one_destination_is_journalled_and_keeps_nobody_elses_mail(
+def test_a_defect_at_one_destination_is_journalled_and_delays_no_other_mail(
     tmp_path: Path, internet: Internet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mailer.send.routes import direct  # noqa: PLC0415 - as the run imports it

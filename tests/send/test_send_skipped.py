@@ -59,7 +59,7 @@ def _something_in_the_place_of_the_day(relay: Relay, _: str) -> Callable[[], Non
         ),
     ],
 )
-def test_a_message_that_cannot_be_moved_on_is_told_of_once_a_run_and_stops_nothing(
+def test_a_message_that_cannot_be_moved_on_is_logged_once_a_run_and_delays_no_other(
     hinder: Callable[[Relay, str], Callable[[], None]], to: str, told: str, place: str, relay: Relay
 ) -> None:
     """Neither its journal nor the ledger grows, and nobody is said to have died."""

@@ -196,7 +196,7 @@ def test_each_recipient_of_every_mix_gets_its_own_reply(mix, pipelining):
     assert dialogue.state is State.READY
 
 
-def test_a_lone_dot_ends_a_transaction_that_was_granted_for_nobody():
+def test_a_lone_dot_ends_a_transaction_without_recipients():
     dialogue = begun()
     assert play(dialogue, b"250 ok\r\n" + b"550 no\r\n" * 3 + b"354 go\r\n") == []
     assert dialogue.outgoing() == b".\r\n"

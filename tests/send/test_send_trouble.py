@@ -36,7 +36,7 @@ def test_uncertain_mail_never_goes_to_another_hop():
         assert decide(scope, Hardness.UNCERTAIN, hops_left=hops_left) is Action.SAME_HOP
 
 
-def test_nobody_is_sent_to_the_next_hop_when_there_is_none():
+def test_no_recipient_is_passed_on_without_a_next_hop():
     for scope, hardness in product(Scope, Hardness):
         assert decide(scope, hardness, hops_left=False) is not Action.NEXT_HOP
 

@@ -135,7 +135,7 @@ def spoiled(
 @pytest.mark.fault_row(31)
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 @pytest.mark.parametrize("where", [in_header, in_body, in_journal])
-def test_a_message_on_a_bad_sector_is_left_alone_and_told_of_while_others_flow(
+def test_a_message_on_a_bad_sector_is_skipped_and_reported_while_others_flow(
     where: Callable[[bytes], int], size: int, disk: Disk, relay: Relay
 ) -> None:
     with spoiled(disk, relay, size, where) as (damaged, server):

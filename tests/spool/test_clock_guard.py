@@ -290,7 +290,7 @@ def spool(tmp_path: Path):
         yield opened
 
 
-def test_programs_share_what_they_know_and_each_change_is_told_once(spool: Spool) -> None:
+def test_programs_share_what_they_know_and_each_change_is_logged_once(spool: Spool) -> None:
     host = Host(wall=_now())
     told: list[Doubt | None] = []
     for act, trusted in (

@@ -103,7 +103,7 @@ def test_a_link_that_the_network_sent_twice_counts_as_made(
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b'{"host":"b","number":1,"why":"joined"}', b"\xff" * 40, b"[]"])
-def test_a_damaged_epoch_lets_nobody_in(hosts: Hosts, text: bytes) -> None:
+def test_no_host_gets_a_lease_with_a_damaged_epoch(hosts: Hosts, text: bytes) -> None:
     (hosts.shared / HOSTS / "a.1").write_bytes(text)
     with pytest.raises(SpoolError, match=r"a\.1 is damaged"):
         hosts.latest("a")

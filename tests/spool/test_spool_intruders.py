@@ -80,7 +80,7 @@ def test_the_sweeps_go_round_an_intruder(spool_path: Path, make: Callable[[Path]
 
 @pytest.mark.security_case(86)
 @pytest.mark.parametrize("place", ["new", "cur"])
-def test_a_file_with_a_second_link_is_left_alone_and_reported(
+def test_a_file_with_a_second_link_is_skipped_and_reported(
     tmp_path: Path, spool_path: Path, place: str
 ) -> None:
     """Somebody is backing it up with `cp -l`, or can write into it from elsewhere: it is not sent."""
@@ -99,7 +99,7 @@ def test_a_file_with_a_second_link_is_left_alone_and_reported(
 
 
 @only_root("only root can give a file away")
-def test_another_users_file_is_left_alone_and_reported(spool_path: Path) -> None:
+def test_another_users_file_is_skipped_and_reported(spool_path: Path) -> None:
     name = accept(spool_path)
     os.chown(spool_path / "new" / name, 4711, 4711)
     told: list[str] = []

@@ -66,7 +66,7 @@ def test_without_a_spool_its_future_place_is_tried(spool_path: Path) -> None:
         ("inode", "renameat:error=EXDEV", "problem", "Invalid cross-device link (EXDEV)"),
     ],
 )
-def test_what_a_filesystem_cannot_do_is_told(
+def test_what_a_filesystem_cannot_do_is_reported(
     relay: Relay, tmp_path: Path, what: str, inject: str, grade: str, words: str
 ) -> None:
     Spool.open(relay.spool, create=True).close()
@@ -116,7 +116,7 @@ def test_where_no_second_process_starts_one_does_what_two_would(
     assert (found["create"], found["append"], found["flock"]) == (Grade.OK, Grade.OK, Grade.OK)
 
 
-def test_times_of_another_clock_are_told(spool_path: Path) -> None:
+def test_times_of_another_clock_are_reported(spool_path: Path) -> None:
     Spool.open(spool_path, create=True).close()
     [times] = [each for each in probe.probe(spool_path, lambda: time.time() + 7200) if each.what == "times"]
     assert times.grade is Grade.WARNING
@@ -171,7 +171,7 @@ def test_options_of_the_mount_and_of_the_filesystem_are_read(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("place", ["", "new", "log"])
-def test_a_directory_that_others_can_enter_is_told_and_left(spool_path: Path, place: str) -> None:
+def test_a_directory_that_others_can_enter_is_reported_and_not_changed(spool_path: Path, place: str) -> None:
     Spool.open(spool_path, create=True).close()
     (spool_path / place).chmod(0o755)
     [finding] = directories(spool_path)

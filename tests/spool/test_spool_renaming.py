@@ -152,7 +152,7 @@ def test_no_move_replaces_a_file(spool_path: Path, *, renames_are_whole: bool) -
         assert (spool_path / "new" / name).read_bytes().endswith(b"\r\n")
 
 
-def test_a_message_in_hand_is_nobody_elses_under_either_name(spool_path: Path) -> None:
+def test_a_message_with_two_names_is_claimed_under_both(spool_path: Path) -> None:
     name = accept(spool_path, b"mail", "sent@example.net")
     with Spool.open(spool_path) as spool:
         spool.renames_are_whole = False

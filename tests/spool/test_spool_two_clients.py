@@ -71,7 +71,7 @@ def test_two_mounts_that_agree_are_fine(tmp_path: Path) -> None:
         ("odd-names", "one", "names", "names are not kept as they are"),
     ],
 )
-def test_what_two_mounts_cannot_do_is_told(
+def test_what_two_mounts_cannot_do_is_reported(
     tmp_path: Path, faults: str, mount: str, what: str, words: str
 ) -> None:
     grade, found = probed(tmp_path, faults)[mount, what]

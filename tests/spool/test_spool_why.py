@@ -350,7 +350,7 @@ def test_mail_that_a_former_provider_may_have_is_not_said_to_be_tried_there_agai
     assert "tried again at the same hop, and may" not in told
 
 
-def test_mail_that_a_copy_by_hard_links_keeps_from_runs_is_told_of(relay: Relay, tmp_path: Path) -> None:
+def test_mail_that_a_copy_by_hard_links_keeps_from_runs_is_reported(relay: Relay, tmp_path: Path) -> None:
     """Every command said to start a runner, and doctor was content."""
     message = queue(relay.spool)
     copy = tmp_path / "copy"

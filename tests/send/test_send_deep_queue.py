@@ -1,6 +1,6 @@
 """A deep queue costs a run nothing, and holds up no new mail.
 
-Here with twenty thousand messages; `MAILER_DEEP=1000000 pytest tests/send/test_send_deep.py` takes a million.
+Here with 20,000 messages; `MAILER_DEEP=1000000 pytest tests/send/test_send_deep_queue.py` takes a million.
 """
 
 import os

@@ -64,7 +64,7 @@ def test_a_clock_that_is_ahead_expires_no_fresh_mail_and_deletes_no_ledger(
     assert left.exists()
 
 
-def test_what_waits_for_the_clock_is_told_and_done_once_the_operator_trusts_it(relay: Relay) -> None:
+def test_what_waits_for_the_clock_is_reported_and_done_once_the_operator_trusts_it(relay: Relay) -> None:
     def at(minutes: int) -> tuple[str, ...]:
         return ahead(30 * DAY + 60 * minutes)
 

@@ -133,7 +133,7 @@ def test_no_session_is_kept_waiting_for_the_rate_to_allow_a_transaction(relay: R
         assert len(server.messages) == 4
 
 
-def test_those_who_wait_for_a_black_hole_learn_of_it_with_the_first() -> None:
+def test_messages_that_wait_for_a_black_hole_are_deferred_with_the_first() -> None:
     """Ten messages, two sessions at a time, and 1.1 s of waiting for a banner: once, not five times."""
 
     async def one(pool: Pool, server: Server) -> Status:
