@@ -6,7 +6,7 @@
     power_cuts.lab image DIRECTORY COUNT SEED NUMBER FILE    what the disk had after one of these cuts
 
 Each runs as root in namespaces of its own (`in_namespaces`): its mounts, its loop devices and whatever it
-started are gone when it ends, however it ends, and its ports are nobody else's.
+started are gone when it ends, however it ends. No other program has its ports, and its boot clock is new.
 """
 
 import json
@@ -37,13 +37,18 @@ _STANDSTILL = 0.1
 _SHORT = 0.01
 """Seconds of waiting in a tick that are as good as nothing."""
 _EVERY = 20
+_JUST_BOOTED = 60
+"""Seconds."""
 _KEPT_IMAGES = 5
 """Of one recording; the others can be made again, for the draw is the seed's."""
 
 
 def in_namespaces(*arguments: str) -> list[str]:
     """The command line that runs this lab, and ends it with the process that started it."""
-    flags = ("--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+    # Booted a moment ago, by the clock that the programs count by: on a machine that is up for days, a day's
+    # allowance that was used before the cut would count as used days ago.
+    booted = f"--boottime={_JUST_BOOTED - int(time.clock_gettime(time.CLOCK_BOOTTIME))}"
+    flags = ("--mount", "--net", "--pid", "--time", booted, "--fork", "--kill-child", "--mount-proc")
     # Not before other work: the kernel's threads that serve the disk would come last, and syncs take seconds.
     unshare = (program("setpriv"), "--pdeathsig", "KILL", program("unshare"), *flags)
     return [*unshare, *module_command("power_cuts.lab", *arguments)]
