@@ -44,6 +44,16 @@ def numbered(log: Path) -> Iterator[tuple[str, int, str]]:
         yield name, seen[thread, name], arguments
 
 
+def made(log: Path, number: int) -> bool:
+    """Tell whether a thread got as far as its n-th call, in a trace of one kind of call.
+
+    A run on a busy machine makes others than the run before: one more sync of the journal of a message that
+    takes half a second, more writes to a server where a message was not ready behind the dot of the last one.
+    (*Measured: 12 instead of 10, in one of 25 runs beside three busy loops on two processors.*)
+    """
+    return any(each >= number for _, each, _ in numbered(log))
+
+
 def kill_points(log: Path, message: str) -> Iterator[tuple[str, int, str]]:
     """Each of CALLS from the claim on: name, number, and a path where the number alone is ambiguous."""
     begun = False
@@ -84,8 +94,7 @@ def test_a_runner_killed_at_any_system_call_loses_nothing_and_doubles_only_what_
             only = ("-P", path.replace("ID", message)) if path else ()
             killer = traced(directory / "trace", f"trace={call}", f"inject={call}:signal=KILL:when={number}")
             ended = relay.mailer_send(under=(*killer, *only)).returncode
-            # What is in hand for half a second has its journal synced once more: a slow run has more of them.
-            assert ended != 0 or call == "fdatasync", case
+            assert ended != 0 or not made(directory / "trace", number), case
             after_death = found(relay.spool, message)
             assert relay.mailer_send("--once").returncode == 0
             copies = server.delivered() if route == "forward" else _local(relay)
@@ -123,7 +132,8 @@ def test_a_runner_killed_while_messages_are_begun_behind_dots_leaves_one_of_them
             relay.configure({"sending": one_session})
             messages = [queue(relay.spool) for _ in range(count)]
             killer = traced(directory / "trace", f"trace={call}", f"inject={call}:signal=KILL:when={number}")
-            assert relay.mailer_send(under=killer).returncode != 0, (call, number)
+            ended = relay.mailer_send(under=killer).returncode
+            assert ended != 0 or not made(directory / "trace", number), (call, number)
             left = walk(relay.spool)
             journals = Counter(tuple(one.kinds) for one in left.values())
             untouched = journals.pop(("accepted",), 0)
@@ -166,8 +176,7 @@ def test_a_runner_killed_at_any_step_of_a_bounce_leaves_exactly_one(tmp_path: Pa
             only = ("-P", path.replace("ID", message)) if path else ()
             killer = traced(directory / "trace", f"trace={call}", f"inject={call}:signal=KILL:when={number}")
             ended = relay.mailer_send(under=(*killer, *only)).returncode
-            # What is in hand for half a second has its journal synced once more: a slow run has more of them.
-            assert ended != 0 or call == "fdatasync", case
+            assert ended != 0 or not made(directory / "trace", number), case
             assert relay.mailer_send("--once").returncode == 0
             assert [each.recipients.keys() for each in notifications(server)] == [{BOB}], case
             assert [to for to, _ in server.delivered() if to != SENDER] == [ANN], case
