@@ -2,10 +2,13 @@
 
 import re
 import shlex
+import ssl
 import time
 from pathlib import Path
 
-from outbound.hostile import Server
+import pytest
+import trustme
+from outbound.hostile import Server, per_address
 from outbound.sending import MESSAGE, forward_to, queue
 from spools.states import HOP, Queue
 from testbed.relay import Relay
@@ -71,3 +74,52 @@ def test_mail_too_large_for_every_provider_is_not_said_to_be_a_former_providers(
             told = relay.mailer("spool", "why", refused).stdout
             assert "change it, send it anew" in told
             assert "any more" not in told
+
+
+def certificate(tmp_path: Path, kind: str) -> ssl.SSLContext:
+    """The server's side of TLS for localhost, with a certificate that this host does not accept."""
+    context, authority = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), trustme.CA()
+    if kind == "self-signed":
+        (path := tmp_path / "own.pem").write_bytes(
+            authority.private_key_pem.bytes() + authority.cert_pem.bytes()
+        )
+        context.load_cert_chain(path)
+    else:
+        authority.issue_cert("mail.example.org" if kind == "other name" else "localhost").configure_cert(
+            context
+        )
+    trusted = authority if kind == "other name" else trustme.CA()
+    trusted.cert_pem.write_to_path(tmp_path / "trusted.pem")
+    return context
+
+
+@pytest.mark.parametrize(
+    ("kind", "advised"),
+    [
+        ("other name", "The certificate of acme is for another name: set `host`"),
+        ("unknown authority", "install the usual ones (the package ca-certificates)"),
+        ("self-signed", "The certificate of acme vouches for itself"),
+    ],
+)
+def test_what_is_advised_about_a_certificate_is_about_its_fault(
+    relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, advised: str
+) -> None:
+    with Server(tls=certificate(tmp_path, kind), auth="PLAIN") as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "trusted.pem"))
+        login = {"name": "acme", "username": "u", "password": "p"}
+        relay.configure(forward_to(forwardProviders=[{"host": "localhost", "port": server.port, **login}]))
+        waiting = queue(relay.spool)
+        relay.mailer_send("--once")
+        assert advised in relay.mailer("spool", "why", waiting).stdout
+
+
+def test_each_of_several_pieces_of_advice_names_its_recipients(relay: Relay) -> None:
+    to = ["ann@example.net", "bob@example.net", "cat@example.net", "dan@example.net"]
+    refused = {"bob@example.net": "550 5.1.1 no such user", "dan@example.net": "550 5.1.1 no such user"}
+    with Server({"rcpt": per_address(refused | {"cat@example.net": "452 4.2.2 mailbox full"})}) as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool, to)
+        relay.mailer_send("--once")
+    told = relay.mailer("spool", "why", message).stdout
+    assert "\nFor bob@example.net and 1 more: Their server takes no mail for this address" in told
+    assert "\nFor cat@example.net: Their mailbox takes nothing now" in told

@@ -38,14 +38,38 @@ _MISSPELT = (
     "DNS knows no such host: correct `host` in $.forwardProviders ({name}), then type `mailer reload`. If it "
     "is right, DNS is at fault, the provider's or ours; sending resumes by itself."
 )
+_OTHER_NAME = (
+    "The certificate of {name} is for another name: set `host` in $.forwardProviders to the name that {name} "
+    "gives its customers, then type `mailer reload`; if it is that one, ask them to correct the certificate."
+)
+_THEIR_OTHER_NAME = (
+    "Their certificate is for another name, and $.tlsPolicies demands it: their postmaster can fix it, or "
+    "lower the level for this domain; then type `mailer reload`."
+)
+_NO_AUTHORITY = (
+    "This host knows no authority that vouches for the certificate of {name}: install the usual ones "
+    "(the package ca-certificates); if they are, its server does not send its intermediate "
+    "certificate, or its authority is private (put that into /usr/local/share/ca-certificates and type "
+    "`update-ca-certificates`); sending resumes by itself."
+)
+_THEIR_AUTHORITY = (
+    "This host knows no authority that vouches for their certificate, and $.tlsPolicies demands one: install "
+    "the usual ones (the package ca-certificates); if they are, their postmaster can fix it, or lower "
+    "the level for this domain and type `mailer reload`."
+)
+_SELF_SIGNED = (
+    "The certificate of {name} vouches for itself: if the server is yours, put the certificate into "
+    "/usr/local/share/ca-certificates and type `update-ca-certificates` (then sending resumes by itself), "
+    "or set `insecureSkipVerify` and type `mailer reload`; if it is not, a firewall or proxy on the way may "
+    "open TLS: ask who runs it."
+)
 _CERTIFICATE = (
-    "Its certificate is not one for that name by an authority that we trust: `host` in $.forwardProviders "
-    "must be the name that {name} gives its customers; if it is, ask them to correct the certificate, or, "
-    "for a server of your own, set `insecureSkipVerify`; then type `mailer reload`."
+    "The certificate of {name} is not accepted by this host: ask them to correct it, or, for a server of "
+    "your own, set `insecureSkipVerify` in $.forwardProviders and type `mailer reload`."
 )
 _THEIR_CERTIFICATE = (
-    "Its certificate is not valid for that name, and $.tlsPolicies demands it: their postmaster can fix it, "
-    "or lower the level for this domain; then type `mailer reload`."
+    "Their certificate is not accepted by this host, and $.tlsPolicies demands a valid one: their postmaster "
+    "can fix it, or lower the level for this domain; then type `mailer reload`."
 )
 _NO_TLS = (
     "{name} offers no TLS at that port, and the login or $.tlsPolicies demands it: set its port with "
@@ -121,6 +145,9 @@ _NO_REPLY: tuple[tuple[str, str, str], ...] = (
     ("certificate is not yet valid", _OUR_CLOCK, _OUR_CLOCK),
     ("certificate has expired", _EXPIRED, _THEIR_EXPIRED),
     ("own receiver", _OURSELVES, _OUR_DOMAIN),
+    ("certificate is not valid for", _OTHER_NAME, _THEIR_OTHER_NAME),
+    ("issuer certificate|verify the first certificate", _NO_AUTHORITY, _THEIR_AUTHORITY),
+    ("self.signed certificate", _SELF_SIGNED, _THEIR_CERTIFICATE),
     ("certificate", _CERTIFICATE, _THEIR_CERTIFICATE),
     ("STARTTLS is not offered|TLS is not offered", _NO_TLS, _THEIR_TLS),
     ("TLS handshake.*(protocol version|unsupported protocol)", _OLD_TLS, _THEIR_OLD_TLS),

@@ -143,13 +143,11 @@ _TODO = {
     Phase.BANNER: "check ssl (port 465: true, 587: false); if it is right, read the server's reply",
     Phase.EHLO: "set hostname to a name that this host has in DNS",
     Phase.STARTTLS: "check ssl (port 465: true, 587: false); if it is right, ask the provider",
-    Phase.TLS: "check host, ssl (port 465: true, 587: false) and the clock; install ca-certificates",
+    Phase.TLS: "check host, ssl (port 465: true, 587: false) and the clock",
     Phase.AUTH: "check username and password; many providers require a password for applications",
 }
 
 
-_NO_AUTHORITY = "local issuer certificate"
-"""OpenSSL's words if this host may lack the authorities, or the server an intermediate."""
 _BRIDGE = (
     "a server on this host, such as a mail bridge, makes its own certificate: set insecureSkipVerify to true "
     "for this provider, since the connection does not leave this host; or have the system trust the "
@@ -167,7 +165,7 @@ def _failed(hop: Hop, name: str, trouble: HopTrouble) -> Finding:
     todo = _TODO[trouble.phase]
     if trouble.phase is Phase.AUTH and (special := special_account_trouble(trouble.text, name)):
         todo = special
-    if trouble.phase is Phase.TLS and _NO_AUTHORITY not in trouble.text:
+    if trouble.phase is Phase.TLS:
         todo = advise_about_provider(trouble.text, name) or todo
     if trouble.scope is Scope.LOCAL:
         todo = "the cause is on this host: check its firewall, its limits and sourceAddress"

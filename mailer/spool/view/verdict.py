@@ -123,10 +123,25 @@ def _timely(lines: list[str], entry: Entry, outlook: Outlook) -> list[str]:
 
 
 def advice(standings: Collection[Standing], outlook: Outlook, message_id: str) -> list[str]:
-    """Return what to do first; recipients still waiting come before those that have the mail."""
-    order = sorted(standings, key=lambda standing: standing.status is Status.SENT)
-    said = dict.fromkeys(filter(None, map(outlook.advise, order)))
-    return [line.replace("{id}", message_id) for line in list(said)[:_ADVICE]]
+    """Return what to do first; recipients still waiting come before those that have the mail.
+
+    If there is more than one piece of advice, each begins with the addresses that it is about.
+    """
+    about: dict[str, list[str]] = {}
+    for standing in sorted(standings, key=lambda standing: standing.status is Status.SENT):
+        if said := outlook.advise(standing):
+            about.setdefault(said, []).append(standing.address)
+    return [
+        (_whom(whom) if len(about) > 1 else "") + said.replace("{id}", message_id)
+        for said, whom in list(about.items())[:_ADVICE]
+    ]
+
+
+def _whom(addresses: Sequence[str]) -> str:
+    """Return the beginning of a line about some recipients; trouble that concerns all mail has no address."""
+    named = [words.address(address) for address in addresses if address]
+    more = f" and {len(named) - 1} more" if len(named) > 1 else ""
+    return f"For {named[0]}{more}: " if named else ""
 
 
 def _not_permitted(path: str) -> str:
