@@ -115,7 +115,7 @@ def test_what_is_advised_about_a_certificate_is_about_its_fault(
 
 def test_each_of_several_pieces_of_advice_names_its_recipients(relay: Relay) -> None:
     to = ["ann@example.net", "bob@example.net", "cat@example.net", "dan@example.net"]
-    refused = {"bob@example.net": "550 5.1.1 no such user", "dan@example.net": "550 5.1.1 no such user"}
+    refused = dict.fromkeys(("bob@example.net", "dan@example.net"), "550 5.1.1 no such user")
     with Server({"rcpt": per_address(refused | {"cat@example.net": "452 4.2.2 mailbox full"})}) as server:
         relay.configure(forward_to(server))
         message = queue(relay.spool, to)
@@ -123,3 +123,13 @@ def test_each_of_several_pieces_of_advice_names_its_recipients(relay: Relay) -> 
     told = relay.mailer("spool", "why", message).stdout
     assert "\nFor bob@example.net and 1 more: Their server takes no mail for this address" in told
     assert "\nFor cat@example.net: Their mailbox takes nothing now" in told
+
+
+def test_a_domain_that_does_not_exist_is_not_said_to_have_a_server(relay: Relay) -> None:
+    with Server({"rcpt": "550 5.1.2 gmial.test: the domain does not exist (NXDOMAIN)"}) as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool)
+        relay.mailer_send("--once")
+    told = relay.mailer("spool", "why", message).stdout
+    assert "The domain after the @ does not exist" in told
+    assert "Their server" not in told

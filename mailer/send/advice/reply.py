@@ -74,6 +74,10 @@ _NO_SMTPUTF8 = (
     "domain as xn--..., and send the mail anew; a name before the @ that is not ASCII needs another provider."
 )
 _NO_MAIL = "Their domain takes no mail at all: is the address right? Ask them for one at another domain."
+_NO_DOMAIN = (
+    "The domain after the @ does not exist, or has no mail server: is the address right? Send the mail anew "
+    "to the right one."
+)
 
 
 def template_for(reply: str, *, ours: bool, given_up: bool) -> str:
@@ -95,6 +99,9 @@ def template_for(reply: str, *, ours: bool, given_up: bool) -> str:
 def _by_subject(reading: Reading, *, given_up: bool) -> str:
     if reading.permanent and reading.reason == FULL_MAILBOX:
         return _FULL
+    # RFC 3463 3.2, bad destination system address: no server of the domain was asked.
+    if reading.enhanced == "5.1.2" and reading.about in {About.RECIPIENT, About.DESTINATION}:
+        return _NO_DOMAIN
     if given_up and not reading.permanent and reading.about in _TOO_OLD:
         return _TOO_OLD[reading.about]
     return _ONE_WAY.get((reading.about, reading.permanent)) or _EITHER_WAY.get(reading.about, _ASK)
