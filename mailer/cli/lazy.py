@@ -59,6 +59,19 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is meant, as click does; an error about an unknown one proposes others."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from mailer.cli.similar import similar  # noqa: PLC0415 - only for mistakes
+
+            if meant := similar(args[0], ctx):
+                raise click.UsageError(f"{error.message} Did you mean {meant}?", ctx) from None
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self._listed(ctx).format_commands(ctx, formatter)
 

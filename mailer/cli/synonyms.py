@@ -51,6 +51,33 @@ EVENTS = {
 }
 """For each synonym the events of the ledger that it may mean (`maillog.ledger.EVENTS`)."""
 
+COMMANDS = {
+    "cancel": ("spool rm",),
+    "cat": ("spool show",),
+    "check": ("doctor", "config check"),
+    "delete": ("spool rm",),
+    "deliver": ("send",),
+    "flush": ("spool retry --all",),
+    "freeze": ("spool hold",),
+    "health": ("doctor",),
+    "history": ("log",),
+    "list": ("spool ls",),
+    "logs": ("log",),
+    "mailq": ("spool ls",),
+    "queue": ("spool ls",),
+    "remove": ("spool rm",),
+    "requeue": ("spool retry",),
+    "resend": ("spool retry", "spool replay"),
+    "run": ("up", "send"),
+    "search": ("log",),
+    "start": ("up",),
+    "status": ("spool ls", "top", "doctor"),
+    "thaw": ("spool release",),
+    "trouble": ("explain-trouble",),
+    "view": ("spool show",),
+}
+"""For each word that operators type as a command the commands of ours that it may mean."""
+
 
 class Word(click.Choice[str]):
     """A click choice that also accepts unambiguous synonyms, and lists the meanings of ambiguous ones."""

@@ -2,8 +2,11 @@
 
 import click
 import pytest
+from click.testing import CliRunner
 
-from mailer.cli.synonyms import EVENTS, STATES, Word
+from mailer.cli.main import cli
+from mailer.cli.similar import similar
+from mailer.cli.synonyms import COMMANDS, EVENTS, STATES, Word
 from mailer.maillog import ledger
 from mailer.spool.scan import QUEUE
 
@@ -43,3 +46,42 @@ def test_each_synonym_means_words_of_ours_and_is_none_itself():
 def test_an_unknown_word_is_refused_with_the_list_of_ours():
     with pytest.raises(click.BadParameter, match=r"'new'.*'corrupt'"):
         STATE.convert("lost", click.Option(["--state"]), None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("mailq", "`mailer spool ls`"),
+        ("Queue", "`mailer spool ls`"),
+        ("ls", "`mailer spool ls`"),
+        ("status", "`mailer spool ls` or `mailer top` or `mailer doctor`"),
+        ("doctr", "`mailer doctor`"),
+        ("spool list", "`mailer spool ls`"),
+        ("spool lst", "`mailer spool ls`"),
+        ("suppress delete", "`mailer suppress rm`"),
+        ("spool doctor", "`mailer doctor`"),
+    ],
+)
+def test_an_unknown_command_is_answered_with_the_ones_that_may_be_meant(typed, meant):
+    done = CliRunner().invoke(cli, typed.split(), prog_name="mailer")
+    assert done.exit_code == 2
+    assert f"No such command '{typed.split()[-1]}'. Did you mean {meant}" in done.output
+
+
+def test_a_word_like_none_of_ours_is_an_error_without_a_proposal():
+    done = CliRunner().invoke(cli, ["xyzzy"], prog_name="mailer")
+    assert "No such command 'xyzzy'." in done.output
+    assert "mean" not in done.output
+
+
+def test_each_word_for_a_command_means_commands_that_are_there():
+    with click.Context(cli, info_name="mailer") as ctx:
+        for word, meanings in COMMANDS.items():
+            assert word not in cli.list_commands(ctx)
+            for meaning in meanings:
+                words = [each for each in meaning.split() if not each.startswith("-")]
+                found = cli
+                for each in words:
+                    found = found.get_command(ctx, each)
+                    assert found is not None, meaning
+            assert similar(word, ctx)
