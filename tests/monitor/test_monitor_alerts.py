@@ -143,7 +143,7 @@ def hook(status: int = 204) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}/hooks/s3cret-T0KEN", told

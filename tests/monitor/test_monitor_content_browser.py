@@ -66,7 +66,7 @@ class Recorder:
 
     @contextmanager
     def serving(self) -> Iterator["Recorder"]:
-        thread = threading.Thread(target=self._server.serve_forever)
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         thread.start()
         try:
             yield self

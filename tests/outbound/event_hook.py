@@ -68,7 +68,7 @@ def hook() -> Iterator[Hook]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         made = Hook(f"http://127.0.0.1:{server.server_port}/hooks/T0KEN")
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
             yield made
