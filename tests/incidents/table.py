@@ -392,7 +392,7 @@ INCIDENTS = (
         "certificate of a stranger",
         certificate_of_a_stranger,
         ("certificate verify failed",),
-        ("`insecureSkipVerify`",),
+        ("the package ca-certificates", "`update-ca-certificates`"),
     ),
     Incident(
         "TLS is demanded, and not offered",
@@ -422,7 +422,7 @@ INCIDENTS = (
         "recipient's domain does not exist",
         zoned({}),
         ("the domain does not exist",),
-        ("ask them for the right one",),
+        ("is the address right", "Send the mail anew"),
     ),
     Incident(
         "recipient's domain takes no mail",
